@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.file_names import METRICS, in_clustering
+from deepcluster_core.artifacts.file_names import METRICS, of_all_clusterings
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels, write_metrics
@@ -117,9 +117,7 @@ def _learning(manifests: Mapping[str, Manifest]) -> Row:
     If there are several clusterings, both are means over them.
     """
     checkpoint, labels = manifests.get("checkpoint"), manifests["labels"]
-    all_k = [labels.facts["k"]]
-    while (further := in_clustering("k", len(all_k))) in labels.facts:
-        all_k.append(labels.facts[further])
+    all_k = of_all_clusterings(labels.facts, "k")
     return {
         "loss": None if checkpoint is None else checkpoint.facts["loss"],
         "ln_k": sum(map(math.log, all_k)) / len(all_k),

@@ -51,7 +51,7 @@ def _explained(error: Exception, folder: Path) -> ArtifactError | None:
     # safetensors wraps the system's error in a class of its own, without its number.
     text = str(error)
     if number in FULL or "(os error 28)" in text:
-        free = shutil.disk_usage(_existing(folder)).free
+        free = free_disk(folder)
         return NoRoomError(
             f"{folder}: the disk is full: {bytes_in(folder):,} bytes of this artifact are written, "
             f"{free:,} bytes are free.\n"
@@ -76,11 +76,13 @@ def _explained(error: Exception, folder: Path) -> ArtifactError | None:
     return explain_shortage(error, folder)
 
 
-def _existing(folder: Path) -> Path:
-    """Return a folder or, if the full disk has prevented it, the nearest one above it."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
+def free_disk(path: Path) -> int:
+    """Return the free bytes of the disk that a path, which need not exist yet, would be on."""
+    # The nearest existing folder above lies on this disk.
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
 def _denied(place: Path) -> tuple[str, str]:

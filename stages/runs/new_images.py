@@ -73,8 +73,8 @@ def assign(
     past.check_out(out, LABELS_SUFFIXES)
     images = open_images(past.recipe, source, kind, image_key)
     assigner = clusters.assigner(past.device)
-    if clusters.remark is not None:
-        _say(clusters.remark)
+    if (remark := clusters.remark) is not None:
+        _say(remark)
     checkpoint = clusters.checkpoint
     about = origin(past, out, labels=clusters.labels, checkpoint=checkpoint)
     about["source"] = str(source)

@@ -1,12 +1,11 @@
 """Check whether a run fits on this machine: compare what it needs with what is free."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.mirrored import mirror_of
-from deepcluster_core.artifacts.resource_errors import bytes_in
+from deepcluster_core.artifacts.resource_errors import bytes_in, free_disk
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
 from deepcluster_core.text import readable_size
@@ -57,7 +56,7 @@ def check_fits_machine(
     ]
     if needs.scratch:  # 0 for few images
         scratch = scratch_folder(compute)
-        found.append(("scratch disk", needs.scratch * use.here, _free_disk(scratch)))
+        found.append(("scratch disk", needs.scratch * use.here, free_disk(scratch)))
     if needs.device:  # 0 on a CPU
         found.append(("GPU memory", needs.device, _free_memory_of_gpus(use)))
     # Compare each need with what is free.
@@ -81,7 +80,7 @@ def _disks(
     folder: RunFolder, images: Path, needs: Needs, compute: ComputeConfig
 ) -> list[tuple[str, int, int]]:
     """Return what a run needs of the disk and of `compute.scratch_bytes`, and what is free."""
-    free = _free_disk(folder.root)
+    free = free_disk(folder.root)
     if mirror_of(folder.root) is None:
         return [("disk", disk_needed(folder, images, needs), free)]
     needed = needed_at_once(images, needs)
@@ -136,15 +135,6 @@ def _bytes_of(artifact: Path) -> int:
     except ArtifactError:
         return 0
     return 0 if manifest.pruned else manifest.bytes
-
-
-def _free_disk(path: Path) -> int:
-    """Return the free bytes of the disk that a path, which need not exist yet, would be on."""
-    # The nearest existing folder above lies on this disk.
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def _advice(lacking: list[str]) -> str:

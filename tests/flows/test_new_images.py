@@ -133,11 +133,11 @@ def test_assign__clusters_of_trained_views_are_told(
     make_run(recipe, run, epochs=2, overrides=overrides)
 
     assign(str(run), some_images, out=OUT, epoch=1)
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assign(str(run), some_images, out=Path("first.parquet"), epoch=0)
 
     remark = "clusters of views that were trained on"
-    assert remark in told
+    assert remark in printed
     assert remark not in capsys.readouterr().out, "epoch 0 clusters what extract has written"
 
 

@@ -364,13 +364,13 @@ def test_show_sweep__damaged_table_and_the_way_out(tmp_path: Path) -> None:
 def test_farewell__names_what_was_made_and_what_to_type(finished_run: Path) -> None:
     folder = RunFolder(finished_run)
 
-    told = farewell(folder, epochs=3, features=folder.artifact("features", 2), seconds=3725.2)
+    text = farewell(folder, epochs=3, features=folder.artifact("features", 2), seconds=3725.2)
 
-    assert f"{finished_run}: 3 epochs, in 1 h 2 min\n" in told
-    _, commands = told.split("Next:\n")
+    assert f"{finished_run}: 3 epochs, in 1 h 2 min\n" in text
+    _, commands = text.split("Next:\n")
     assert f"show {finished_run} --epoch 2 --cluster 0" in commands
     assert f"look {finished_run}\n" in commands
-    for named in re.findall(r'\("([^"]+)"\)', told):
+    for named in re.findall(r'\("([^"]+)"\)', text):
         assert Path(named).exists()
 
 
@@ -382,6 +382,6 @@ def test_farewell__is_short_about_paths_below_here(
     folder = RunFolder(finished_run)
     features = folder.artifact("features", 2)
 
-    told = farewell(folder, epochs=3, features=features, seconds=0.2)
+    text = farewell(folder, epochs=3, features=features, seconds=0.2)
 
-    assert "\nfinished: 3 epochs, in 0.2 s\n" in told
+    assert "\nfinished: 3 epochs, in 0.2 s\n" in text
