@@ -5,6 +5,10 @@ FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 
+# Triton compiles a library when it starts its first kernel on a GPU.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
 # What changes seldom comes first: this layer is built again only when a lock changes. The client of
 # object stores is in the development lock.
 WORKDIR /build

@@ -14,6 +14,7 @@ With `--device cpu --quick` it shows only that it works.
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -79,7 +80,8 @@ def _measured(line: Line, bench: Bench) -> dict[str, Any]:
         value = line.measure(bench)
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
-    bench.tidy()
+    with suppress(RuntimeError):  # a device on which an error has left nothing usable
+        bench.tidy()
     return _record(line, value, error, time.monotonic() - begun_s)
 
 

@@ -31,9 +31,9 @@ def plain(recipe: str, overrides: dict[str, Any]) -> Figures:
     packed = Images(loaded.images)
     pictures = [Image.fromarray(packed[i]) for i in range(len(packed))]
     run = PlainV2(pictures, settings_of(loaded))
-    run.fill_bank()
     losses: list[float] = []
     start = time.perf_counter()
+    run.fill_bank()  # as our first epoch extracts
     for _ in range(loaded.epochs):
         losses.append(run.train_epoch())
     seconds = time.perf_counter() - start

@@ -206,7 +206,8 @@ class Run:
         layer = self.past.exported_layer(layer)
         self.past.dim(layer)  # raises ConfigError before any image is read
         found = _Found(self.past, images)
-        batches = embed_images(self.past, found.images(), checkpoint, layer, skip=found.skip)
+        network = self.past.network(checkpoint)
+        batches = embed_images(self.past, found.images(), network, layer, skip=found.skip)
         paths: list[str] = []
         blocks: list[NDArray[np.floating]] = []
         for some_paths, feature_BD in as_stored(batches, extract.dtype):
@@ -242,7 +243,11 @@ class Run:
         extract = self.recipe.extract
         found = _Found(self.past, images)
         features = embed_images(
-            self.past, found.images(), clusters.checkpoint, extract.layer, skip=found.skip
+            self.past,
+            found.images(),
+            clusters.network(self.past),
+            extract.layer,
+            skip=found.skip,
         )
         assigner = clusters.assigner(self.past.device)
         # Rounded to the stored type first, so that the run's own images get their own clusters.

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.ranks import Ranks, own_rows
 
-MEETING_BATCHES = 64
-"""Batches of a rank between two meetings. A rank waits for others only as long as these take, so
-that ranks of different speed stay within the time limit of a call, and the end of a rank is noticed
-soon."""
+MEETING_IMAGES = 2048
+"""Images of a rank between two meetings. A rank waits for others only as long as these take, so
+that ranks of different speed or with different shares stay within the time limit of a call, and the
+end of a rank is noticed soon."""
 
 
 class FeatureShare:
@@ -53,8 +53,9 @@ class FeatureShare:
         self._ranks = ranks
         self._batch_size = batch_size
         self._num_missing = _num_rows(array, missing)
-        batches_each = self._num_missing // ranks.size // batch_size
-        self._num_meetings = batches_each // MEETING_BATCHES
+        # The first rank has the fewest shards, and the last one the most.
+        largest_share = math.ceil(len(missing) / ranks.size) * array.shard_rows
+        self._num_meetings = largest_share // MEETING_IMAGES
 
     @property
     def batches(self) -> list[int]:

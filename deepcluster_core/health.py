@@ -61,6 +61,10 @@ Feature statistics that were not computed when the labels were made are None or 
 no sign.
 """
 
+MILDER_CROPS = (
+    "milder crops (train.crop_area: [0.5, 1.0]; with train.views, a larger area of its first kind)"
+)
+
 
 @dataclass(frozen=True)
 class Sign:
@@ -95,8 +99,7 @@ def _few_clusters(row: Row) -> Sign | None:
     return Sign(
         "few_clusters",
         f"the images are spread as over {effective:.1f} equal clusters, of k = {k:,}",
-        "set a smaller cluster.k, look for images that are all alike, or use cluster.algorithm "
-        "kmeans.",
+        "set a smaller cluster.k, or look for images that are all alike.",
     )
 
 
@@ -151,7 +154,7 @@ def _chance(row: Row) -> Sign | None:
         "loss_at_chance",
         f"the loss is {loss:.3f}; with nothing learnt it is ln k = {chance:.3f}",
         "lower train.lr; give it more steps between two clusterings (train.reassign_every) or "
-        "milder crops (train.crop_area: [0.5, 1.0]); set a smaller cluster.k.",
+        f"{MILDER_CROPS}; set a smaller cluster.k.",
     )
 
 
@@ -173,8 +176,8 @@ def _low_rank(row: Row) -> Sign | None:
         f"the features have collapsed onto {shown:.1f} directions (participation "
         f"ratio); healthy ones keep {least:.1f} or more",
         "use larger batches (train.batch_size, at least 64), more passes between two clusterings "
-        "(a larger train.reassign_every, or auto), a lower train.lr or milder crops "
-        "(train.crop_area: [0.5, 1.0]); check that the images are as meant (overview.png).",
+        f"(a larger train.reassign_every, or auto), a lower train.lr or {MILDER_CROPS}; check that "
+        "the images are as meant (overview.png).",
     )
 
 

@@ -1,4 +1,4 @@
-"""Ranks as processes that talk through torch.distributed. The only module that imports it.
+"""Ranks as processes that talk through torch.distributed.
 
 Sums of a stage are taken in main memory, on GPUs as well: they are few and small. On one machine
 they go through memory that the ranks share, otherwise through gloo; both raise an error when they
@@ -8,10 +8,6 @@ normalisation, which are exchanged in every step, stay on the device.
 # torch.distributed lists only some of its public names.
 # pyright: reportPrivateImportUsage=false
 
-import os
-import socket
-import threading
-import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,18 +23,15 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from deepcluster_core.errors import PeerLostError, RanksError, first_line
+from deepcluster_core.rank_progress import RankProgress
 from deepcluster_core.ranks import is_of_exchange
 from deepcluster_core.shared_sums import SharedSums
 
 T = TypeVar("T")
 
-PUBLISH_S = 5.0
-"""Longest time between two reports of a rank that it lives, and how far it has come, seconds."""
 SMALL_BYTES = 64 * 1024
 """Largest tensor that ranks of several machines sum along a tree. gloo sums by many messages at
 once: 65 float64 of two ranks take it 1.6 ms and most of that of a core; along the tree, 0.24 ms."""
-LOOK_EVERY_S = 0.1
-"""Longest pause between two looks of a rank that waits for the first one to finish its work."""
 
 
 @contextmanager
@@ -81,13 +74,13 @@ def joined(
         ) from error
     try:
         shared = None
-        if store.startswith("file://"):  # on one machine
+        if size > 1 and store.startswith("file://"):  # on one machine
             memory_store = dist.PrefixStore("shared", rendezvous)
             shared = SharedSums.opened(memory_store, rank=rank, size=size, timeout_s=timeout_s)
         group = ProcessGroup(
             rendezvous, shared, local_rank=local_rank, device=device, timeout_s=timeout_s
         )
-        with group.publishing():
+        with group.progress.publishing():
             yield group
     finally:
         dist.destroy_process_group()
@@ -128,20 +121,16 @@ class ProcessGroup:
         self.size = dist.get_world_size()
         self.local_rank = local_rank
         self.moved_bytes: dict[str, int] = {}
-        self._store = dist.PrefixStore("progress", store)
+        self.progress = RankProgress(store, rank=self.rank, size=self.size, timeout_s=timeout_s)
         self._shared = shared
         self._device = device
         self._timeout_s = timeout_s
-        self._beat_s = min(PUBLISH_S, timeout_s / 4)
-        self._num_calls = 0
-        self._publishing = threading.Lock()
-        self._ended = threading.Event()
 
     def sum(self, partial: Tensor, name: str) -> Tensor:
         """Return the sum of a tensor over all ranks, on the device of the tensor."""
+        total = partial.to("cpu", copy=True, memory_format=torch.contiguous_format)
         with self._waiting(name):
             self._check_same_call(name, f"{partial.dtype} {tuple(partial.shape)}")
-            total = partial.to("cpu", copy=True, memory_format=torch.contiguous_format)
             self._sum_in_place(total, name)
         return total.to(partial.device)
 
@@ -167,7 +156,7 @@ class ProcessGroup:
             except Exception as error:
                 result[1] = error
         with self._waiting(name):
-            self._wait_for_first()
+            self.progress.wait_for_first()
             self._check_same_call(name, "on_first")
             dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
         value, error = result
@@ -288,65 +277,9 @@ class ProcessGroup:
             raise other
 
     @contextmanager
-    def publishing(self) -> Iterator[None]:
-        """Report in the background how far this rank has come, during the block."""
-        self._store.set(f"host {self.rank}", f"{socket.gethostname()}, process {os.getpid()}")
-        self._store.set(f"beats {self.rank}", "0")
-        self._store.set(f"calls {self.rank}", "0")
-        thread = threading.Thread(target=self._publish, name="ranks", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            thread.join()
-
-    def _publish(self) -> None:
-        published = num_beats = 0
-        while not self._ended.wait(self._beat_s):
-            num_beats += 1
-            try:
-                if self._num_calls != published:
-                    published = self._publish_calls()
-                self._store.set(f"beats {self.rank}", str(num_beats))
-            except RuntimeError:
-                return  # the process that holds the store is gone; so will be this one
-
-    def _publish_calls(self) -> int:
-        """Report the number of calls so far, and return it."""
-        # Locked, so that the other thread cannot overwrite a number with a smaller one.
-        with self._publishing:
-            num_calls = self._num_calls
-            self._store.set(f"calls {self.rank}", str(num_calls))
-        return num_calls
-
-    def _wait_for_first(self) -> None:
-        """Wait until the first rank has come to the current call, however long it works before.
-
-        What it does alone can take hours, so that a time limit would have to be longer than that.
-        Whether it lives can be seen from its beats.
-
-        Raises:
-            RuntimeError: it has not been heard of for the time limit of a call.
-        """
-        if self.rank == 0:
-            self._publish_calls()
-            return
-        pause_s = 0.001
-        beats, heard_s = b"", time.monotonic()
-        while int(self._store.get("calls 0")) < self._num_calls:
-            now_beats = self._store.get("beats 0")
-            if now_beats != beats:
-                beats, heard_s = now_beats, time.monotonic()
-            elif time.monotonic() - heard_s > self._timeout_s:
-                raise RuntimeError("timed out: the first rank is not heard of")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LOOK_EVERY_S)
-
-    @contextmanager
     def _waiting(self, name: str) -> Iterator[None]:
         """Explain torch's errors about other ranks."""
-        self._num_calls += 1
+        self.progress.begin_call()
         try:
             yield
         except RuntimeError as error:
@@ -354,7 +287,7 @@ class ProcessGroup:
             if "imed out" in cause:
                 raise RanksError(
                     f"rank {self.rank} has waited {self._timeout_s:g} s in '{name}' for "
-                    f"{self._missing()}.\n"
+                    f"{self.progress.missing()}.\n"
                     f"  Cause: a rank that hangs or is much slower than the others, or a network "
                     f"that does not connect them\n"
                     f"  Fix:   look into the logs of the ranks; raise compute.timeout_s if they "
@@ -365,30 +298,6 @@ class ProcessGroup:
                 f"  Cause: {cause}\n"
                 f"  Fix:   look into the logs of the other ranks; the same command then continues."
             ) from error
-
-    def _missing(self) -> str:
-        """Return which ranks have not reached the call in which this rank waits, or hang in it."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        missing: list[str] = []
-        try:
-            for rank in others:
-                if not self._store.check([f"calls {rank}", f"host {rank}"]):
-                    missing.append(f"rank {rank} (which has joined, but not begun)")
-                elif int(self._store.get(f"calls {rank}")) < self._num_calls:
-                    missing.append(self._placed(rank))
-            if not missing:
-                # All have arrived, so that one must have stopped in the middle of the call.
-                before = [self._store.get(f"beats {rank}") for rank in others]
-                time.sleep(2 * self._beat_s)
-                for rank, beats in zip(others, before, strict=True):
-                    if self._store.get(f"beats {rank}") == beats:
-                        missing.append(self._placed(rank))
-        except RuntimeError:
-            return "rank 0, which does not answer"
-        return ", ".join(missing) or "an answer, although all ranks have arrived"
-
-    def _placed(self, rank: int) -> str:
-        return f"rank {rank} ({self._store.get(f'host {rank}').decode()})"
 
     def _check_same_call(self, name: str, what: str) -> None:
         """Raise RanksError on every rank unless all make the same call.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-if TYPE_CHECKING:  # torch is slow to import, and only one module imports torch.distributed
+if TYPE_CHECKING:  # torch is slow to import
     from torch import Tensor, nn
 
 T = TypeVar("T")

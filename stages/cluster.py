@@ -334,16 +334,22 @@ def cluster(
     draft.facts = _facts(grouping)
 
 
+def one_rank_setting(cluster: ClusterConfig) -> str | None:
+    """Return the setting, with its value, that allows only one rank; None if there is none."""
+    if not find_clusterer(cluster.algorithm).runs_on_many_ranks:
+        return f"algorithm: {cluster.algorithm}"
+    if cluster.least_size is not None:
+        return f"least_size: {cluster.least_size:g}"
+    return None
+
+
 def _check_can_run(cluster: ClusterConfig, num_ranks: int) -> None:
     """Raise ConfigError if the settings do not allow so many ranks, or contradict each other."""
-    if num_ranks > 1 and not find_clusterer(cluster.algorithm).runs_on_many_ranks:
+    setting = one_rank_setting(cluster)
+    if num_ranks > 1 and setting is not None:
         raise ConfigError(
-            f"cluster.algorithm {cluster.algorithm} runs in one process, not in {num_ranks}."
-        )
-    if num_ranks > 1 and cluster.least_size is not None:
-        raise ConfigError(
-            f"cluster.least_size works in one process, not in {num_ranks}.\n"
-            f"  Fix: leave cluster.least_size out, or use one process."
+            f"cluster.{setting} works on one rank, not on {num_ranks}.\n"
+            f"  Fix: leave it out, or use one rank."
         )
     if cluster.pca_dim == "none" and cluster.whiten:
         raise ConfigError(f"{NO_WHITENING}.\n  Fix: --set cluster.whiten=false")

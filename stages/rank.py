@@ -25,6 +25,7 @@ from deepcluster_core.progress import silent
 from deepcluster_core.ranks import is_of_exchange
 from stages.runs.launch.lifetime import PARENT, end_with_parent, start_time
 from stages.runs.launch.messages import Failure, Messages, State, read_job
+from stages.runs.launch.network import use_interface_towards
 
 # ruff: noqa: PLC0415  the number of threads must be set before numerical libraries are imported
 
@@ -98,6 +99,9 @@ def _work(values: dict[str, Any], place: Place, messages: Messages, own: State) 
     from stages.runs.launch.job_file import context_of, job_of
 
     keep_freed_memory()
+    # torchrun and Ray have named an interface, so that this is for srun.
+    spans_machines = os.environ.get("SLURM_NNODES", "1") != "1"
+    use_interface_towards(values["store"], spans_machines=spans_machines)
     job = job_of(values)
     device = _device(values["device"], place)
     progress = _Reporter(messages) if place.rank == 0 else silent
@@ -213,7 +217,10 @@ class _Watcher(threading.Thread):
         super().__init__(name="watcher", daemon=True)
         self._messages, self._rank, self._own = messages, rank, own
         self._watches_run = watches_run
-        self._heard = (-1, time.monotonic())
+        self._beats = -1
+        self._silent_looks = 0
+        """Looks since the run was heard of. Time in which the file system does not answer, or this
+        process is stopped, is none in which the run is silent."""
         self._asked_s: float | None = None
 
     def run(self) -> None:
@@ -229,9 +236,9 @@ class _Watcher(threading.Thread):
             os._exit(1)  # the folder was removed: nobody waits for this rank any more
         except (OSError, ValueError):
             return  # a network file system that does not answer at the moment
-        if beats != self._heard[0]:
-            self._heard = (beats, time.monotonic())
-        is_silent = time.monotonic() - self._heard[1] > SILENCE_S
+        self._silent_looks = self._silent_looks + 1 if beats == self._beats else 0
+        self._beats = beats
+        is_silent = self._silent_looks * LOOK_EVERY_S > SILENCE_S
         if wish == "kill" or (self._watches_run and is_silent):
             with suppress(OSError):
                 self._messages.report_state(self._rank, replace(self._own, state="stopped"))

@@ -111,7 +111,8 @@ class TrainConfig(StrictConfig):
 
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the weights, which features are computed with: after
-    each step, the average keeps this share of itself. None: use the weights themselves."""
+    each step, the average keeps this share of itself. The embeddings of a bank are still those of
+    the weights themselves. None: use the weights themselves."""
 
     precision: Precision = "auto"
     """Number format of the forward pass; weights, loss and updates are float32. auto: the faster

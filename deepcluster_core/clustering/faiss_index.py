@@ -102,6 +102,9 @@ def exact_index(width: int, *, device: str, library: Library | None = None) -> A
     number = gpu_number(device)
     if number is None:
         return index
+    import torch  # noqa: PLC0415  likewise
+
+    torch.cuda.empty_cache()  # faiss cannot use what torch keeps of training
     # The index shares ownership of the resources.
     return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
 

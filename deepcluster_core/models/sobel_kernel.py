@@ -98,16 +98,23 @@ def contrast_kernel(
     x_1Q = ((block % blocks_across) * columns + tl.arange(0, columns))[None, :]
 
     pixels = plane + image * stride_image
-    size = (height, width)
-    stride = (stride_row, stride_column)
-    above_left = _grey(pixels, y_R1 - 1, x_1Q - 1, size, stride, scale, shift)
-    above = _grey(pixels, y_R1 - 1, x_1Q, size, stride, scale, shift)
-    above_right = _grey(pixels, y_R1 - 1, x_1Q + 1, size, stride, scale, shift)
-    on_left = _grey(pixels, y_R1, x_1Q - 1, size, stride, scale, shift)
-    on_right = _grey(pixels, y_R1, x_1Q + 1, size, stride, scale, shift)
-    below_left = _grey(pixels, y_R1 + 1, x_1Q - 1, size, stride, scale, shift)
-    below = _grey(pixels, y_R1 + 1, x_1Q, size, stride, scale, shift)
-    below_right = _grey(pixels, y_R1 + 1, x_1Q + 1, size, stride, scale, shift)
+    # Numbers and not tuples, which Triton knows only from 3.3 on.
+    above_left = _grey(
+        pixels, y_R1 - 1, x_1Q - 1, height, width, stride_row, stride_column, scale, shift
+    )
+    above = _grey(pixels, y_R1 - 1, x_1Q, height, width, stride_row, stride_column, scale, shift)
+    above_right = _grey(
+        pixels, y_R1 - 1, x_1Q + 1, height, width, stride_row, stride_column, scale, shift
+    )
+    on_left = _grey(pixels, y_R1, x_1Q - 1, height, width, stride_row, stride_column, scale, shift)
+    on_right = _grey(pixels, y_R1, x_1Q + 1, height, width, stride_row, stride_column, scale, shift)
+    below_left = _grey(
+        pixels, y_R1 + 1, x_1Q - 1, height, width, stride_row, stride_column, scale, shift
+    )
+    below = _grey(pixels, y_R1 + 1, x_1Q, height, width, stride_row, stride_column, scale, shift)
+    below_right = _grey(
+        pixels, y_R1 + 1, x_1Q + 1, height, width, stride_row, stride_column, scale, shift
+    )
 
     left = (above_left + below_left) + 2.0 * on_left
     right = (above_right + below_right) + 2.0 * on_right
@@ -123,9 +130,9 @@ def contrast_kernel(
 
 
 @triton.jit
-def _grey(pixels, y_R1, x_1Q, size, stride, scale, shift):
+def _grey(pixels, y_R1, x_1Q, height, width, stride_row, stride_column, scale, shift):
     """Return the grey values at rows and columns, float32; zero outside of the image."""
-    is_inside_RQ = (y_R1 >= 0) & (y_R1 < size[0]) & (x_1Q >= 0) & (x_1Q < size[1])
-    pointers_RQ = pixels + y_R1 * stride[0] + x_1Q * stride[1]
+    is_inside_RQ = (y_R1 >= 0) & (y_R1 < height) & (x_1Q >= 0) & (x_1Q < width)
+    pointers_RQ = pixels + y_R1 * stride_row + x_1Q * stride_column
     value_RQ = tl.load(pointers_RQ, mask=is_inside_RQ, other=0).to(tl.float32)
     return tl.where(is_inside_RQ, value_RQ * scale + shift, 0.0)

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from deepcluster_core.artifacts.manifest import has_manifest, read_manifest
 from deepcluster_core.text import printable, python_text
-from flows.show.sweep_values import REFERENCES, TRAINED, evaluated
+from flows.show.sweep_values import TRAINED, evaluated
 from flows.show.terminal import console_for_tables, program_name, shell_path, short
+from stages.evaluations.shared.network_names import REFERENCES
 from stages.evaluations.shared.results import PROTOCOL, RESULTS, read_results
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import RUNS, SWEEP, is_sweep, open_sweep

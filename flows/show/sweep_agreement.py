@@ -8,7 +8,7 @@ from typing import Any
 from scipy.stats import kendalltau
 
 from deepcluster_core.text import known
-from stages.evaluations.shared.network_names import RANDOM, SUPERVISED
+from stages.evaluations.shared.network_names import REFERENCES
 
 Row = Mapping[str, Any]
 """A row of a sweep's table: the metrics of the last epoch of a run."""
@@ -58,7 +58,7 @@ def labelled_measure(rows: Sequence[Row]) -> tuple[str, str] | None:
     """
     means: dict[str, float] = {}
     for column in rows[0]:
-        is_of_runs = not column.endswith((f" {RANDOM}", f" {SUPERVISED}"))
+        is_of_runs = not column.endswith(tuple(f" {network}" for network in REFERENCES))
         values = [row[column] for row in rows]
         if column.startswith(f"{NEIGHBOURS} top1") and is_of_runs and all(map(known, values)):
             means[column] = sum(values) / len(values)

@@ -9,9 +9,10 @@ import pandas as pd
 from deepcluster_core.figures import Axes, default_style
 from deepcluster_core.report import plots
 from deepcluster_core.text import printable
-from flows.show.sweep_values import REFERENCES, TRAINED
+from flows.show.sweep_values import TRAINED
+from stages.evaluations.shared.network_names import REFERENCES
 
-REFERENCE_STYLES = dict(zip(REFERENCES, ("--", ":"), strict=True))
+REFERENCE_STYLES = dict(zip(REFERENCES, ("--", "-.", ":"), strict=True))
 """Line styles of the networks that do not depend on k."""
 ACROSS = "across"
 """Column of the position on the horizontal axis."""

@@ -58,9 +58,9 @@ def tabulate(sweep: Sweep, values: Evaluated) -> pd.DataFrame:
             row = read_metrics(folder)
             # For k, the requested one replaces that of a clusterer which may have found another.
             row[sweep.axis] = member.value
-            seconds_before = row["extract_s"] + row["cluster_s"] + row["train_s"]
-            score_seconds = read_manifest(folder).seconds
-            row["seconds"] = seconds_before + score_seconds
+            # Without training, train_s is None.
+            seconds_before = row["extract_s"] + row["cluster_s"] + (row["train_s"] or 0.0)
+            row["seconds"] = seconds_before + read_manifest(folder).seconds
             rows.append({sweep.axis: member.value, "epoch": epoch} | row)
     table = pd.DataFrame(rows)
     # A column that holds only None has no type yet.

@@ -15,14 +15,12 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
-from stages.evaluations.shared.networks import RANDOM, SUPERVISED
+from stages.evaluations.shared.network_names import GIVEN, REFERENCES
 from stages.evaluations.shared.results import read_results
 from stages.runs.evaluations import EVALUATIONS
 from stages.runs.sweep_plan import Member, Sweep
 
 TRAINED = "trained"
-REFERENCES = (RANDOM, SUPERVISED)
-"""Networks that were not trained on clusters, and so do not depend on k."""
 MEASURES = {
     evaluation.stage.name: evaluation.measures
     for evaluation in EVALUATIONS.values()
@@ -96,9 +94,13 @@ class _Result:
         checkpoint = self.member.folder.artifact("checkpoints", self.manifest.epoch)
         condition, _ = inspect(checkpoint)
         if condition not in (Condition.WHOLE, Condition.PRUNED):
-            return False
-        evaluated_digest = self.manifest.inputs.get("checkpoint")
-        return read_manifest(checkpoint).digest == evaluated_digest
+            return self._evaluated_digest is None and condition is Condition.MISSING
+        return read_manifest(checkpoint).digest == self._evaluated_digest
+
+    @property
+    def _evaluated_digest(self) -> str | None:
+        """The digest of the evaluated checkpoint; None if the run had not been trained."""
+        return self.manifest.inputs.get("checkpoint")
 
     def conditions(self) -> str:
         """Return a digest of everything but the network that the result depends on.
@@ -112,9 +114,11 @@ class _Result:
 
     def numbers(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of `Evaluated.table` without the column for the result."""
+        # Without training, the given weights are the run's network.
+        own = GIVEN if self._evaluated_digest is None else None
         for row in read_results(self.folder):
             # The trained network is named after its epoch, which has a column of its own here.
-            is_reference = row["network"] in REFERENCES
+            is_reference = row["network"] in REFERENCES and row["network"] != own
             for measure, value in self._values(row):
                 yield {
                     "measure": measure,

@@ -212,6 +212,13 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
             )
         return
     key = "train.prototypes"
+    if extract.from_file is not None:
+        yield (
+            (key, "extract.from"),
+            f"{key}: classifies the embeddings of the network, which extract.from does not have; "
+            f"leave one of them out",
+        )
+        return
     if cluster.algorithm != "spherical":
         yield (
             (key, "cluster.algorithm"),

@@ -31,6 +31,7 @@ from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.data.views import center_view
 from deepcluster_core.device_feed.central import CentralCrops
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.models.network import Network
 from deepcluster_core.new_images import Forward, Pixels, Skip, features_of
 from deepcluster_core.store_urls import Location, are_same
 from deepcluster_core.suggestions import did_you_mean
@@ -82,7 +83,7 @@ def open_images(
 def embed_images(
     past: PastRun,
     images: Iterable[SourceImage],
-    checkpoint: Path | None,
+    network: Network,
     layer: str | None,
     *,
     skip: Skip,
@@ -92,7 +93,7 @@ def embed_images(
     Args:
         past: the run.
         images: the images, in any number.
-        checkpoint: checkpoint of the network; None for the network before any training.
+        network: the network, as `PastRun.network` returns it; changed in place.
         layer: a named layer, averaged over space; None for the feature of the paper.
         skip: callback with the path and the reason for each image that cannot be used.
     """
@@ -112,7 +113,7 @@ def embed_images(
     if recipe.dataset.pages == "all":
         images = pages_as_images(images)
     return features_of(
-        past.network(checkpoint),
+        network,
         images,
         view,
         Forward(layer, extract.batch_size, past.device, extract.precision, crops),
@@ -161,6 +162,17 @@ class Clusters:
             checkpoint = past.whole("checkpoints", number - 1)
         kind, _ = clustered_by(past.recipe, number)
         return cls(number, labels, checkpoint, of_bank=kind == "checkpoints")
+
+    def network(self, past: PastRun) -> Network:
+        """Return the network whose features were clustered.
+
+        A bank holds embeddings that training computed, with the weights that were trained and not
+        with their average.
+
+        Raises:
+            ArtifactError: the checkpoint is damaged.
+        """
+        return past.network(self.checkpoint, averaged=not self.of_bank)
 
     @property
     def method(self) -> str:

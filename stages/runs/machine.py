@@ -53,17 +53,22 @@ def check_gpus(num_ranks: int, device: str) -> None:
     """
     if num_ranks == 1 or device == "cpu":
         return
-    if device != "cuda":
-        raise ConfigError(
-            f"compute.device: {device} is one GPU, for compute.ranks = {num_ranks}.\n"
-            f"  Fix: --set compute.device=cuda gives each rank a GPU; CUDA_VISIBLE_DEVICES chooses "
-            f"them."
-        )
+    check_has_many_gpus(num_ranks, device)
     num_usable = _num_usable()
     if num_ranks > num_usable:
         raise ConfigError(
             f"compute.ranks: {num_ranks} ranks on this machine, which has {_named(num_usable)}.\n"
             f"  Fix: --set compute.ranks=auto, or at most {num_usable} for each machine."
+        )
+
+
+def check_has_many_gpus(num_ranks: int, device: str) -> None:
+    """Raise ConfigError if a device names a single GPU, but there are several ranks."""
+    if num_ranks > 1 and device not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"compute.device: {device} is one GPU, for compute.ranks = {num_ranks}.\n"
+            f"  Fix: --set compute.device=cuda gives each rank a GPU; CUDA_VISIBLE_DEVICES chooses "
+            f"them."
         )
 
 
@@ -91,6 +96,15 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
             yield (
                 f"using {num_cores()} threads: the control group of this process, such as a "
                 f"container, may use {quota:g} cores' time."
+            )
+    if device.startswith("cuda"):
+        from deepcluster_core.triton_support import missing_for_triton  # noqa: PLC0415  likewise
+
+        missing = missing_for_triton()
+        if missing is not None:
+            yield (
+                f"cropping images and Sobel's filter are slower than they could be on {device}: "
+                f"Triton's kernels need {missing}."
             )
     # faiss may be missing, or built without support for GPUs.
     if uses_faiss:

@@ -19,6 +19,7 @@ from deepcluster_core.artifacts.plain_outputs import FeaturesCsv, FeaturesNpy, L
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.sources import Source
 from deepcluster_core.errors import SourceError
+from deepcluster_core.models.network import Network
 from deepcluster_core.progress import Progress
 from deepcluster_core.store_urls import Location
 from deepcluster_core.text import counted, printable_lines
@@ -83,7 +84,7 @@ def assign(
         _reading(past, images, f"assign epoch {clusters.epoch}", skipped, about) as reading,
         _labels_file(table, more, about, out.suffix, len(assigner.centroids)) as written,
     ):
-        features = reading.features(checkpoint, past.recipe.extract.layer)
+        features = reading.features(clusters.network(past), past.recipe.extract.layer)
         # The run clusters features as they are stored, so these are rounded, too.
         stored = as_stored(features, past.recipe.extract.dtype)
         for paths, cluster_HB, distance_HB in assigner.assign(stored):
@@ -135,7 +136,7 @@ def embed(
         _reading(past, images, f"embed epoch {epoch}", skipped, about) as reading,
     ):
         with _features_file(main, more, about, out.suffix, dim=dim, dtype=dtype) as written:
-            for paths, feature_BD in reading.features(checkpoint, layer):
+            for paths, feature_BD in reading.features(past.network(checkpoint), layer):
                 written.add(paths, feature_BD)
     _say("\n  ".join([reading.summary(out), *images.notes()]))
 
@@ -194,11 +195,11 @@ class _Reading:
     used: int = 0
     _start: float = field(default_factory=time.monotonic)
 
-    def features(self, checkpoint: Path | None, layer: str | None) -> Features:
+    def features(self, network: Network, layer: str | None) -> Features:
         """Yield paths and features of the images that can be used, as the run computes them."""
         total = self.source.count()
         images = self.source.images()
-        batches = embed_images(self.past, images, checkpoint, layer, skip=self.skipped.add)
+        batches = embed_images(self.past, images, network, layer, skip=self.skipped.add)
         for paths, feature_BD in batches:
             self.used += len(paths)
             yield paths, feature_BD

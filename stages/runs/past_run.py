@@ -155,8 +155,12 @@ class PastRun:
         """
         return self.whole(*clustered_by(self.recipe, epoch))
 
-    def network(self, checkpoint: Path | None) -> Network:
+    def network(self, checkpoint: Path | None, *, averaged: bool = True) -> Network:
         """Return the network of a checkpoint, or the network as initialised if it is None.
+
+        Args:
+            checkpoint: folder of the checkpoint.
+            averaged: whether to use averaged weights if the checkpoint has them.
 
         Raises:
             ArtifactError: the checkpoint is damaged.
@@ -167,6 +171,7 @@ class PastRun:
             channels=recipe.dataset.channels,
             seed=recipe.seed,
             checkpoint=checkpoint,
+            averaged=averaged,
         )
 
     def exported_layer(self, wanted: str | None) -> str | None:

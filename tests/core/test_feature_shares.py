@@ -90,11 +90,22 @@ def test_feature_share__missing_shards_are_divided_anew(tmp_path: Path) -> None:
     assert [share.shards for share in shares] == [[0, 1, 2, 3, 4, 5], [6, 7]]
 
 
+@pytest.mark.parametrize(
+    ("num_missing", "num_meetings"),
+    [
+        pytest.param(8, 5, id="the last of three ranks has three shards of 63 rows"),
+        pytest.param(1, 1, id="it alone has something to do"),
+    ],
+)
 def test_feature_share__ranks_meet_equally_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_missing: int, num_meetings: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feature_shares, "MEETING_BATCHES", 2)
+    monkeypatch.setattr(feature_shares, "MEETING_IMAGES", 32)
     array = created(tmp_path, 500)
+    assert array.num_shards == 8
+    if num_missing == 1:
+        extract(array, ALONE)
+        array.shard(3).unlink()
 
     def work(ranks: Ranks) -> int:
         names: list[str] = []
@@ -108,8 +119,7 @@ def test_feature_share__ranks_meet_equally_often(
         extract(array, ranks)
         return len(names)
 
-    # Of 32 batches, three ranks compute 10 or more each.
-    assert on_ranks(3, work) == [5, 5, 5]
+    assert on_ranks(3, work) == [num_meetings] * 3
     np.testing.assert_array_equal(stored(array), row_ND(500))
 
 

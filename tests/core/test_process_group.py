@@ -111,11 +111,11 @@ def one_has_not_begun(ranks: Ranks, _: Path) -> str:
     """Ask who is missing while rank 1 is as it was before it published where it runs."""
     group = cast("ProcessGroup", ranks)
     if ranks.rank == 1:
-        group._store.delete_key("host 1")
+        group.progress._store.delete_key("host 1")
     ranks.barrier("deleted")
-    group._num_calls += 1
-    missing = group._missing()
-    group._num_calls -= 1
+    group.progress._num_calls += 1
+    missing = group.progress.missing()
+    group.progress._num_calls -= 1
     return missing
 
 

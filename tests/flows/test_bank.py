@@ -1,9 +1,12 @@
 """Runs whose training computes the embeddings that the next epoch clusters."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from deepcluster import open_run
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
@@ -13,6 +16,8 @@ from flows.show.page import write_page
 from flows.stage_rerun import rerun
 from stages.runs.folder import RunFolder
 from stages.runs.image_facts import ImageFacts
+from stages.runs.inference import Clusters
+from stages.runs.past_run import PastRun
 from stages.runs.states import states_of
 from tests.support.flow_runs import call, in_state, loop
 from tests.support.recipes import write_recipe
@@ -68,6 +73,21 @@ def test_loop__again_finds_everything_and_nothing_is_stale(recipe: Path, run: Pa
     conditions = {state.condition for state in states_of(RunFolder(run))}
     assert conditions <= {Condition.WHOLE, Condition.PRUNED}
     assert write_page(RunFolder(run)).is_file()
+
+
+def test_clusters__of_a_bank_belong_to_the_weights_that_were_trained(run: Path) -> None:
+    checkpoint = run / "checkpoints/epoch=0002"
+    trained = load_file(checkpoint / "model.safetensors")
+    average = load_file(checkpoint / "average.safetensors")
+    past = PastRun.open(str(run))
+    clusters = Clusters(3, run / "labels/epoch=0002", checkpoint, of_bank=True)
+
+    used = clusters.network(past).state_dict()
+
+    assert all(torch.equal(used[name], weight) for name, weight in trained.items())
+    averaged = replace(clusters, of_bank=False).network(past).state_dict()
+    assert all(torch.equal(averaged[name], weight) for name, weight in average.items())
+    assert any(not torch.equal(average[name], trained[name]) for name in average)
 
 
 def test_rerun__makes_a_pruned_bank_again(run: Path) -> None:

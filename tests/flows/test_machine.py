@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from deepcluster_core import triton_support
 from deepcluster_core.clustering import faiss_index
 from deepcluster_core.errors import ConfigError
 from stages.runs import machine
@@ -40,6 +41,7 @@ class Gpus:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         self.torch_finds(0)
         self.words = TOO_OLD
+        self.triton_lacks(None)
         machine._asked.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
     def _init(self) -> None:
@@ -48,6 +50,9 @@ class Gpus:
     def torch_finds(self, count: int) -> None:
         self.patch.setattr(torch.cuda, "is_available", lambda: count > 0)
         self.patch.setattr(torch.cuda, "device_count", lambda: count)
+
+    def triton_lacks(self, what: str | None) -> None:
+        self.patch.setattr(triton_support, "missing_for_triton", lambda: what)
 
     def driver(self, text: str = VERSION) -> None:
         self.proc.mkdir()
@@ -137,6 +142,14 @@ def test_remarks__nothing_without_a_gpu_or_with_one_that_is_used(gpus: Gpus) -> 
     gpus.torch_finds(1)
     assert usable_device("auto") == "cuda"
     assert warnings() == ""
+
+
+def test_remarks__of_kernels_that_cannot_be_compiled(gpus: Gpus) -> None:
+    gpus.torch_finds(1)
+    gpus.triton_lacks("a C compiler, such as gcc")
+
+    assert "slower than they could be on cuda: Triton's kernels need a C compiler" in warnings()
+    assert warnings("cpu") == ""
 
 
 def test_remarks__asks_nvidia_smi_where_the_kernel_says_nothing(

@@ -7,15 +7,19 @@ from typing import Any
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from flows.evaluate import evaluate
 from flows.show.results import show_by_k
 from flows.show.sweep_values import evaluated
 from flows.sweep import sweep
 from stages.evaluations.shared.results import read_results
 from stages.runs.folder import RunFolder
+from stages.runs.recipe import RecipeOverrides
 from stages.runs.sweep_plan import open_sweep
 from tests.support.drawn_shapes import draw_images
 from tests.support.flow_runs import SWEPT_EPOCHS, call
@@ -80,6 +84,28 @@ def test_evaluate__of_a_sweep_is_figure_2c(
     shown = [line for line in lines if line[:1] in (["random"], ["4"], ["8"])]
     assert [line[0] for line in shown] == ["random", "4", "8"], "the same for all k: told once"
     assert [float(line[1]) for line in shown[1:]] == pytest.approx([ap[4], ap[8]], abs=0.006)
+
+
+@pytest.mark.slow
+def test_sweep__of_given_weights_without_training(
+    recipe: Path, tmp_path: Path, prefect_server: str
+) -> None:
+    network = build_network(NetworkConfig(name="smallnet", image_size=16), channels=1, seed=99)
+    save_file(network.state_dict(), tmp_path / "given.safetensors")
+    given = RecipeOverrides.model_validate(
+        {"network": {"weights": str(tmp_path / "given.safetensors")}}
+    )
+    root = tmp_path / "sweep"
+
+    sweep(list(KS), str(recipe), run=str(root), epochs=0, overrides=given)
+    knn(root)
+
+    table = pd.read_parquet(root / "sweep.parquet")
+    assert list(table["k"]) == list(KS)
+    assert (table["seconds"] > 0).all()
+    own, random = "knn top1 of 5 neighbours", "knn top1 of 5 neighbours random"
+    assert table[[own, random]].notna().all(axis=None)
+    assert f"{own} given weights" not in table, "they are the network of the run"
 
 
 @pytest.mark.slow

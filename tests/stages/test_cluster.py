@@ -276,7 +276,7 @@ def test_run__refuses_several_ranks_for_an_algorithm_of_one_process(
     def run(ranks: Ranks) -> None:
         context = Context(seed=31, epoch=0, ranks=ranks)
         out = tmp_path / str(ranks.rank)
-        with pytest.raises(ConfigError, match=r"algorithm pic runs in one process, not in 2"):
+        with pytest.raises(ConfigError, match=r"algorithm: pic works on one rank, not on 2"):
             stage.run(cluster=config, images=images, features=features, out=out, context=context)
 
     on_ranks(2, run)

@@ -300,7 +300,7 @@ def test_run__refuses_a_least_size_on_several_ranks(
     def work(ranks: Ranks) -> None:
         context = Context(seed=31, epoch=0, ranks=ranks)
         with pytest.raises(
-            ConfigError, match=r"cluster\.least_size works in one process, not in 2"
+            ConfigError, match=r"cluster\.least_size: 0\.5 works on one rank, not on 2"
         ):
             stage.run(
                 cluster=config,

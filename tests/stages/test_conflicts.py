@@ -124,6 +124,9 @@ def test_load_recipe__features_from_a_file_go_with_no_training(path: Path, tmp_p
     assert "extract.from: a run that trains" in found
     (found,) = problems_of(path, from_file, {"epochs": 0, "extract": {"layer": "conv5"}})
     assert "extract.layer: conv5 is not read with extract.from" in found
+    prototypes = {"epochs": 0, "train": {"prototypes": {}}, "network": {"projection": {}}}
+    (found,) = problems_of(path, from_file, prototypes)
+    assert found.startswith("train.prototypes: classifies the embeddings of the network, which")
     (found,) = problems_of(path, from_file, {"epochs": 0, "cluster": {"pca_dim": 5}})
     assert f"cluster.pca_dim: 5 is more than the 4 dimensions of extract.from = {given}" in found
 
@@ -161,6 +164,31 @@ def test_load_recipe__shipped_recipes_of_deepcluster_v2_fit_together(name: str) 
         assert schedule.epochs == recipe.epochs
     assert recipe.train.views is not None
     assert len(recipe.train.views) == 2
+
+
+def test_load_recipe__published_recipe_has_the_published_numbers() -> None:
+    recipe = load_recipe(Path("configs/deepcluster-v2-imagenet.yaml"))
+
+    # Caron et al. 2020, appendices A.1 and D, and the scripts for 400 epochs.
+    assert recipe.network.name == "torchvision:resnet50"
+    projection, prototypes = recipe.network.projection, recipe.train.prototypes
+    assert projection is not None
+    assert (projection.hidden, projection.dim) == (2048, 128)
+    assert prototypes is not None
+    assert (prototypes.temperature, prototypes.bank) == (0.1, True)
+    assert (recipe.cluster.algorithm, recipe.cluster.k) == ("spherical", (3000, 3000, 3000))
+    assert (recipe.cluster.iterations, recipe.train.balance) == (10, "none")
+    train, schedule = recipe.train, recipe.train.schedule
+    assert train.views is not None
+    views = [(kind.count, kind.size, kind.area) for kind in train.views]
+    assert views == [(2, 160, (0.08, 1.0)), (4, 96, (0.05, 0.14))]
+    assert (train.batch_size, train.lr, train.momentum) == (4096, 4.8, 0.9)
+    assert train.weight_decay == 0.000001
+    assert schedule is not None
+    rise = (schedule.warmup_epochs, schedule.start_lr, schedule.final_lr, schedule.epochs)
+    assert rise == (10, 0.3, 0.0048, 400)
+    assert train.lars is not None
+    assert train.lars.trust == 0.001
 
 
 def reads_several_k() -> bool:

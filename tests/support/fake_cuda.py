@@ -11,6 +11,7 @@ are zero, `numpy()` is zeros. The first three make a CPU wait for a real GPU, so
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from deepcluster_core import triton_support
 
 aten = torch.ops.aten
 IN_PLACE_UPDATES = {aten._fused_sgd_.default, aten._fused_sgd_.tensor_lr}
@@ -95,6 +98,11 @@ def fake_gpus() -> Iterator[Seen]:
             ("is_bf16_supported", True),
         ):
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=value))
+        # Machines that run the tests need no C compiler.
+        missing = None if find_spec("triton") is not None else "the package triton"
+        stack.enter_context(
+            mock.patch.object(triton_support, "missing_for_triton", return_value=missing)
+        )
         # Seeding one draws nothing; each GPU has one.
         generators = tuple(torch.Generator() for _ in range(NUM_GPUS))
         stack.enter_context(mock.patch.object(torch.cuda, "default_generators", generators))

@@ -1,4 +1,8 @@
 """Names of the networks in the results of evaluations; importing this needs no torch."""
 
 RANDOM = "random"
+GIVEN = "given weights"
+"""Of `network.weights`, before any training."""
 SUPERVISED = "supervised"
+REFERENCES = (RANDOM, GIVEN, SUPERVISED)
+"""Networks that were not trained on clusters, and so do not depend on k."""

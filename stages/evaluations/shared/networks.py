@@ -1,4 +1,4 @@
-"""The networks that an evaluation compares: random, the run's, and one trained with true labels."""
+"""The networks that an evaluation compares: before and after training, and one that knew labels."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,16 +11,17 @@ from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External
-from stages.evaluations.shared.network_names import RANDOM, SUPERVISED
+from stages.evaluations.shared.network_names import GIVEN, RANDOM, SUPERVISED
 
 
 @dataclass(frozen=True)
 class ComparedNetworks:
     """The networks of an evaluation, in the order of the rows in tables 1 to 3 of the paper.
 
-    They are `random`, as the run's seed initialises it; `epoch 7`, if a checkpoint is given; and
-    `supervised`, if its weights are given. Iteration yields each name with its network. A network
-    is built only when its turn comes, so that memory holds one at a time.
+    They are `random`, as the run's seed initialises it; `given weights`, if the run begins with
+    such; `epoch 7`, if a checkpoint is given; and `supervised`, if its weights are given. Iteration
+    yields each name with its network. A network is built only when its turn comes, so that memory
+    holds one at a time.
     """
 
     network: NetworkConfig
@@ -38,6 +39,8 @@ class ComparedNetworks:
     def names(self) -> list[str]:
         """The names in order."""
         names = [RANDOM]
+        if self.network.weights is not None:
+            names.append(GIVEN)
         if self.checkpoint is not None:
             names.append(f"epoch {self.context.epoch}")
         if self.supervised is not None:
@@ -46,10 +49,8 @@ class ComparedNetworks:
 
     @property
     def pictured(self) -> str:
-        """The name of the network whose results are drawn: the trained one if there is one."""
-        if self.checkpoint is None:
-            return RANDOM
-        return self.names[1]
+        """The name of the network whose results are drawn: the run's, trained if it is."""
+        return [name for name in self.names if name != SUPERVISED][-1]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,13 +62,15 @@ class ComparedNetworks:
             ArtifactError: weights are damaged or do not fit the network.
             ConfigError: the architecture does not support this image size or number of channels.
         """
-        # Without the file of weights that a run may begin with: a checkpoint replaces them anyway.
-        random = self.network.model_copy(update={"weights": None})
+        without_weights = self.network.model_copy(update={"weights": None})
         for name in self.names:
-            # Only the run's network comes from a checkpoint; the others start as initialised.
-            checkpoint = None if name in (RANDOM, SUPERVISED) else self.checkpoint
+            # Only the trained network comes from a checkpoint; the others start as initialised.
+            checkpoint = None if name in (RANDOM, GIVEN, SUPERVISED) else self.checkpoint
             network = restore_network(
-                random, channels=self.channels, seed=self.context.seed, checkpoint=checkpoint
+                self.network if name == GIVEN else without_weights,
+                channels=self.channels,
+                seed=self.context.seed,
+                checkpoint=checkpoint,
             )
             # The given weights replace all that were initialised.
             if name == SUPERVISED and self.supervised is not None:

@@ -6,6 +6,7 @@ The first machine writes it, in one file that is always read anew: see `messages
 import atexit
 import json
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,10 +31,10 @@ class Notice:
 
 
 def read_board(folder: Path) -> Notice | None:
-    """Return what is on the board of a run; None if there is none."""
+    """Return what is on the board of a run; None if there is none, or it cannot be read now."""
     try:
         return Notice(**json.loads((folder / BOARD).read_text()))
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
@@ -73,7 +74,7 @@ class Board:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_EVERY_S):
-            with self._lock:
+            with self._lock, suppress(OSError):  # such as a network file system that is away
                 self._write()
 
     def _write(self) -> None:

@@ -126,6 +126,8 @@ def _is_over(messages: Messages) -> bool:
         return messages.wished()[0] == "kill"
     except FileNotFoundError:
         return True
+    except OSError:  # a network file system that does not answer at the moment
+        return False
 
 
 def _kill(agent: "subprocess.Popen[bytes]") -> None:

@@ -167,7 +167,7 @@ def _vanished(
         f"{out}: {listed} ended without reporting an error.\n"
         f"  Cause: a signal, as when main memory was full, or a machine that failed. The last "
         f"lines of rank {ranks[0]}:\n{last_lines(messages.log(ranks[0]))}\n"
-        f"  The last lines of the launcher:\n{last_lines(messages.folder / LAUNCHER_LOG)}\n"
+        f"  The last lines of the launcher:\n{_launcher_lines(messages)}\n"
         f"  Fix:   if memory was full, set fewer compute.ranks or smaller batches; {GO_ON}."
     )
 
@@ -184,9 +184,17 @@ def _not_started(messages: Messages, states: Sequence[State], launcher_code: int
         )
     return RanksError(
         f"{len(absent)} of {len(states)} ranks were not started, and the launcher has ended.\n"
-        f"  Cause: its last lines:\n{last_lines(messages.folder / LAUNCHER_LOG)}\n"
+        f"  Cause: its last lines:\n{_launcher_lines(messages)}\n"
         f"  Fix:   compute.ranks=1 computes without a launcher."
     )
+
+
+def _launcher_lines(messages: Messages) -> str:
+    """Return the last lines of the launcher, and of those of the other machines if there are any."""
+    lines = [last_lines(messages.folder / LAUNCHER_LOG)]
+    for log in sorted(messages.folder.glob("launcher-*.log")):  # as `join` names them
+        lines.append(f"  Those of {log.stem.replace('launcher-', 'machine ')}:\n{last_lines(log)}")
+    return "\n".join(lines)
 
 
 def states_of(messages: Messages, num_ranks: int) -> list[State]:

@@ -4,20 +4,21 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.context import Context
-from stages.cluster import ClusterConfig, cluster
+from deepcluster_core.errors import RanksError
+from stages.cluster import ClusterConfig, cluster, one_rank_setting
 from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.launch.job_file import Surroundings, job_values
 from stages.runs.launch.launcher import Launch, Launcher, program_environment
-from stages.runs.launch.messages import JOB, Messages
+from stages.runs.launch.messages import JOB, Messages, read_job
 from stages.runs.launch.process import InProcess, use_threads
 from stages.runs.launch.ray_launcher import Ray
 from stages.runs.launch.srun import Srun, num_tasks
@@ -26,6 +27,8 @@ from stages.runs.launch.watching import Watch
 from stages.runs.machine import num_cores
 from stages.runs.resources import MachineUse
 
+EARLIER_END_WITHIN_S = 10.0
+"""Seconds in which ranks end that see the wish of a run that they should."""
 LAUNCHERS: dict[str, Launcher] = {
     "process": InProcess(),
     "torchrun": Torchrun(),
@@ -100,27 +103,20 @@ class Placement:
 
     def is_launched(self, job: Job) -> bool:
         """Return whether a job runs in processes of its own."""
-        return self.name != "process" and self.reason_for_one_rank(job) is None
-
-    def reason_for_one_rank(self, job: Job) -> str | None:
-        """Return why a job runs on one rank although there are several; None if it does not."""
-        if job.stage.ranks == "one":
-            return f"{job.stage.name} runs on one rank"
+        if self.name == "process" or job.stage.ranks == "one":
+            return False
         if job.stage is not cluster:
-            return None
+            return True
         section = job.config["cluster"]
         assert isinstance(section, ClusterConfig)
-        return self.remark_on(section)
+        return self.remark_on(section) is None
 
     def remark_on(self, section: ClusterConfig) -> str | None:
         """Return a remark if there are several ranks, but a recipe clusters on one of them."""
         if self.num_ranks == 1:
             return None
-        if not find_clusterer(section.algorithm).runs_on_many_ranks:
-            setting = f"algorithm: {section.algorithm}"
-        elif section.least_size is not None:
-            setting = f"least_size: {section.least_size:g}"
-        else:
+        setting = one_rank_setting(section)
+        if setting is None:
             return None
         return (
             f"cluster.{setting} runs on one rank, in the process of the run; "
@@ -179,8 +175,10 @@ class Placement:
         shared = local
         if self.launcher.spans_machines(self.compute):
             epoch = "" if job.epoch is None else f"-{job.epoch}"
-            name = f"{job.stage.name}{epoch}-{secrets.token_hex(4)}"
-            shared = self.folder.messages / name
+            name = f"{job.stage.name}{epoch}"
+            for earlier in self.folder.messages.glob(f"{name}-*"):
+                _end_earlier(earlier, job)
+            shared = self.folder.messages / f"{name}-{secrets.token_hex(4)}"
             shared.mkdir(parents=True)
         keeps_logs = False
         try:
@@ -189,11 +187,39 @@ class Placement:
             error.add_note(f"The logs of the ranks are in {shared}")
             keeps_logs = True
             raise
+        except RanksError as error:
+            keeps_logs = True
+            raise type(error)(f"{error}\n  Logs:  {shared}") from error
         finally:
             if not keeps_logs:
                 shutil.rmtree(shared, ignore_errors=True)
             if shared != local:
                 shutil.rmtree(local, ignore_errors=True)
+
+
+def _end_earlier(folder: Path, job: Job) -> None:
+    """End the ranks that a run which was killed may have left on other machines.
+
+    They would end by themselves when they have not heard of it for a while, but until then, they
+    would write beside the ranks that come now. The caller holds the lock of the artifact, so that
+    no other run waits for them.
+
+    Args:
+        folder: the messages of an earlier launch of the stage.
+        job: what is about to be launched.
+    """
+    with suppress(OSError, ValueError, KeyError):  # it ended before it had all files
+        if read_job(folder / JOB)["out"] != str(job.out.absolute()):
+            return  # of another artifact, perhaps of a run that lives
+        messages = Messages(folder)
+        messages.wish("kill")
+        ranks = range(len(list(folder.glob("rank-*.json"))))
+        deadline_s = time.monotonic() + EARLIER_END_WITHIN_S
+        while any(messages.state(rank).state == "started" for rank in ranks):
+            if time.monotonic() > deadline_s:
+                break  # they have ended without a word, as by a signal
+            time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _launcher_for(compute: ComputeConfig, device: str) -> str:

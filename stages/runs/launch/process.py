@@ -1,7 +1,6 @@
 """The launcher that starts nothing: one rank, in the process of the run."""
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -54,11 +53,11 @@ class InProcess:
 
 def use_threads(num_threads: int) -> None:
     """Set the number of threads of the numerical libraries in this process."""
-    import torch  # noqa: PLC0415  showing a run does not need it
+    # Imported here because showing a run needs neither.
+    import torch  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     torch.set_num_threads(num_threads)
-    # faiss has an OpenMP runtime of its own, which reads the variable when it is imported.
+    threadpool_limits(num_threads)  # NumPy's and faiss's, each of which has its own libraries
+    # Those that are loaded later read this.
     os.environ["OMP_NUM_THREADS"] = str(num_threads)
-    faiss = sys.modules.get("faiss")
-    if faiss is not None:
-        faiss.omp_set_num_threads(num_threads)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from deepcluster_core.errors import ConfigError
 from stages.runs.compute import ComputeConfig
 from stages.runs.launch.launcher import RANK_MODULE, Launch
+from stages.runs.machine import check_has_many_gpus
 
 FIRST_PORT, NUM_PORTS = 20_000, 20_000
 """The ports from which each launch takes one. They lie below those that Linux gives to clients."""
@@ -56,6 +57,7 @@ class Srun:
                 f"compute.ranks: {num_ranks} ranks in a Slurm allocation of {allocated} tasks.\n"
                 f"  Fix: --set compute.ranks=auto, or ask Slurm for more with --ntasks."
             )
+        check_has_many_gpus(num_ranks, device)
 
     def ranks_here(self, compute: ComputeConfig, num_ranks: int) -> int:
         """Return the largest number of tasks of a node."""
@@ -80,9 +82,12 @@ class Srun:
 
     def command(self, launch: Launch) -> list[str]:
         """Return the command of the step."""
-        rank = [sys.executable, "-m", RANK_MODULE, str(launch.job_file)]
+        # Without the number that a batch script may have exported for another program.
+        rank = ["env", "--unset=RANK", sys.executable, "-m", RANK_MODULE, str(launch.job_file)]
         return [
             "srun",
+            # All variables, also where the job was submitted without any.
+            "--export=ALL",
             f"--ntasks={launch.num_ranks}",
             # If a rank fails, Slurm ends the others.
             "--kill-on-bad-exit=1",

@@ -8,7 +8,7 @@ from deepcluster_core.errors import ConfigError
 from stages.runs.compute import ComputeConfig
 from stages.runs.launch.board import board_of
 from stages.runs.launch.launcher import ON_LOOPBACK, RANK_MODULE, Launch
-from stages.runs.launch.network import interface_towards
+from stages.runs.launch.network import interface_towards, names_loopback
 from stages.runs.machine import check_gpus, num_gpus
 
 
@@ -32,6 +32,13 @@ class Torchrun:
             raise ConfigError(
                 f"compute.address: {compute.nodes} machines need the address of the first one.\n"
                 f"  Fix: --set compute.address=HOST:PORT, a port that the others can reach."
+            )
+        if compute.nodes > 1 and compute.address is not None and names_loopback(compute.address):
+            raise ConfigError(
+                f"compute.address: on this machine, {compute.address} is the loopback interface, "
+                f"which no other machine reaches.\n"
+                f"  Cause: an entry such as `127.0.1.1 NAME` in /etc/hosts\n"
+                f"  Fix:   give the number of this machine's address in place of its name."
             )
         check_gpus(self.ranks_here(compute, num_ranks), device)
 

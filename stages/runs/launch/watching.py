@@ -39,6 +39,8 @@ class Watch:
         self._shown: tuple[int, int | None] = (0, None)
         self._beat_s = time.monotonic()
         self._node_ended_s: float | None = None
+        self._has_killed = False
+        """Whether this class has ended the launcher."""
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], out: Path) -> None:
         """Run a launcher's command to its end. Then no rank on this machine lives any more.
@@ -84,22 +86,29 @@ class Watch:
             states,
             out=out,
             memory_ran_out=ran_out,
-            launcher_code=process.returncode,
+            launcher_code=1 if self._has_killed else process.returncode,
         )
 
     def _wait(self, process: "subprocess.Popen[bytes]", held: HeldBack) -> None:
         """Wait for the launcher's end; report progress, and pass on a signal to stop."""
         while process.poll() is None:
-            now_s = time.monotonic()
-            if now_s - self._beat_s > BEAT_EVERY_S or held.signal is not None:
-                self._beat_s = now_s
-                wish = self._next_wish(held, now_s)
-                if wish == "kill":
+            with suppress(OSError):  # a network file system that does not answer at the moment
+                if self._ask(held) == "kill":
                     return  # to `_end`
-                self._messages.wish(wish)
-            self._show_progress()
+                self._show_progress()
             time.sleep(LOOK_EVERY_S)
         self._show_progress()
+
+    def _ask(self, held: HeldBack) -> Wish | None:
+        """Now and then, tell the ranks what they should do, and return it; None in between."""
+        now_s = time.monotonic()
+        if now_s - self._beat_s <= BEAT_EVERY_S and held.signal is None:
+            return None
+        self._beat_s = now_s
+        wish = self._next_wish(held, now_s)
+        if wish != "kill":
+            self._messages.wish(wish)
+        return wish
 
     def _next_wish(self, held: HeldBack, now_s: float) -> Wish:
         """Return what the ranks should do now."""
@@ -130,6 +139,7 @@ class Watch:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(ENDS_WITHIN_S)
         if process.poll() is None:
+            self._has_killed = True
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -1,5 +1,7 @@
 """What a training step asks of a GPU, counted and traced without one. Suffixes as in `epoch`."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -25,11 +27,16 @@ class WatchedRecorder(FakeRecorder):
         self._seen = seen
         self.devices: list[set[str]] = []
 
-    def replay(self) -> None:
-        """Do the work that was kept."""
-        self._seen.clear()
-        super().replay()
-        self.devices.append(set(self._seen))
+    def record(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Keep the work."""
+        replay = super().record(work)
+
+        def watched() -> None:
+            self._seen.clear()
+            replay()
+            self.devices.append(set(self._seen))
+
+        return watched
 
 
 @pytest.mark.parametrize("channels", [1, 3])

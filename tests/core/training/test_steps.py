@@ -25,22 +25,21 @@ class FakeRecorder:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self._work: Callable[[], object] = lambda: None
 
     def warm_up(self, work: Callable[[], object]) -> None:
         """Do the work."""
         self.calls.append("warm up")
         work()
 
-    def record(self, work: Callable[[], object]) -> None:
+    def record(self, work: Callable[[], object]) -> Callable[[], None]:
         """Keep the work."""
         self.calls.append("record")
-        self._work = work
 
-    def replay(self) -> None:
-        """Do the work that was kept."""
-        self.calls.append("replay")
-        self._work()
+        def replay() -> None:
+            self.calls.append("replay")
+            work()
+
+        return replay
 
 
 class Falling:
@@ -61,9 +60,10 @@ def learner(sgd: Sgd) -> PseudoLabelLearner:
     return made
 
 
-def batches(*, is_weighted: bool) -> list[Batch]:
-    """Return nine batches; two of them are smaller, in the middle and at the end."""
-    sizes = [12, 12, 12, 12, 12, 7, 12, 12, 5]
+def batches(
+    sizes: Sequence[int] = (12, 12, 12, 12, 12, 7, 12, 12, 5), *, is_weighted: bool = False
+) -> list[Batch]:
+    """Return batches; without sizes, nine, of which one in the middle and the last are smaller."""
     return [
         batch(
             [number % 3 for number in range(size)],
@@ -99,7 +99,9 @@ def test_recorded_steps__learn_what_eager_steps_learn(sgd: Sgd, is_weighted: boo
     found = learn(recorded, given, RecordedSteps(recorded, "float32", recorder).take)
 
     assert recorded.is_recordable
-    assert recorder.calls == ["warm up"] * WARM_UP_STEPS + ["record"] + ["replay"] * 4
+    warm_up, replay = "warm up", "replay"
+    before = [warm_up] * WARM_UP_STEPS + ["record"]
+    assert recorder.calls == [*before, replay, replay, warm_up, replay, replay, warm_up]
     # The learning rate lies on the device as float32.
     assert found == pytest.approx(expected, rel=1e-5)
     for name, weight in state(eager).items():
@@ -110,8 +112,39 @@ def test_recorded_steps__learn_what_eager_steps_learn(sgd: Sgd, is_weighted: boo
         torch.testing.assert_close(recorded.average.weights()[name], weight, msg=name)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "recorded_at"),
+    [
+        pytest.param((12, 12, 12, 7), [], id="the last batch is the fourth"),
+        pytest.param((12, 12, 12, 7, 12), [4], id="another size comes first"),
+        pytest.param((7, 12) * 5, [6, 7], id="two sizes in turn"),
+        pytest.param((7, 12, 5) * 4, [9, 10], id="two of three sizes"),
+    ],
+)
+def test_recorded_steps__record_a_size_only_after_it_has_warmed_up(
+    sizes: Sequence[int], recorded_at: list[int]
+) -> None:
+    given = batches(sizes)
+    made, eager = learner(SGD), learner(SGD)
+    recorder = FakeRecorder()
+    steps = RecordedSteps(made, "float32", recorder)
+
+    found: list[int] = []
+    for number, one in enumerate(given):
+        num_before = recorder.calls.count("record")
+        steps.take(one, number)
+        if recorder.calls.count("record") > num_before:
+            found.append(number)
+
+    assert found == recorded_at
+    for number, one in enumerate(given):
+        eager.learn(one, number, precision="float32")
+    for name, weight in state(eager).items():
+        torch.testing.assert_close(state(made)[name], weight, msg=name)
+
+
 def test_recorded_steps__leave_the_outputs_of_their_own_batch() -> None:
-    given = batches(is_weighted=False)
+    given = batches()
     made = learner(SGD)
     steps = RecordedSteps(made, "float32", FakeRecorder())
 
@@ -128,7 +161,7 @@ def test_recorded_steps__do_not_change_the_generator_of_others() -> None:
     steps = RecordedSteps(made, "float32", FakeRecorder())
     before = torch.get_rng_state()
 
-    for number, one in enumerate(batches(is_weighted=False)):
+    for number, one in enumerate(batches()):
         steps.take(one, number)
 
     assert torch.equal(torch.get_rng_state(), before)

@@ -125,6 +125,14 @@ def test_error_of__a_launcher_that_starts_nothing(messages: Messages) -> None:
     assert "no such partition" in str(error)
 
 
+def test_error_of__what_the_launcher_of_another_machine_said(messages: Messages) -> None:
+    (messages.folder / "launcher-1.log").write_text("ImportError: another torch\n")
+
+    error = outcome(messages, State(), State())
+
+    assert "Those of machine 1:\n    ImportError: another torch" in str(error)
+
+
 def test_error_of__a_launcher_that_was_killed_before_it_started_ranks(messages: Messages) -> None:
     messages.create(2)
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from deepcluster_core.errors import ConfigError
 from stages.cluster import ClusterConfig
 from stages.runs.compute import ComputeConfig, scratch_folder
 from stages.runs.folder import RunFolder
+from stages.runs.launch.messages import Messages, State
 from stages.runs.launch.placement import Placement
-from stages.runs.launch.srun import first_of, tasks_per_node
+from stages.runs.launch.srun import Srun, first_of, tasks_per_node
 from stages.runs.recipe import parse_overrides
 from tests.support.ranked_stage import ranked_job
+from tests.support.timeouts import WITHIN_S
 
 RUN = RunFolder(Path("run"))
 
@@ -175,14 +179,16 @@ def test_placement__srun_in_an_allocation(slurm: pytest.MonkeyPatch) -> None:
     assert placed(ComputeConfig(launcher="torchrun", ranks=2)) == ("torchrun", 2)
     with pytest.raises(ConfigError, match="3 ranks in a Slurm allocation of 2 tasks"):
         placed(ComputeConfig(ranks=3))
+    with pytest.raises(ConfigError, match=r"compute\.device: cuda:0 is one GPU"):
+        Srun().check(ComputeConfig(), 2, "cuda:0")
     slurm.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(ConfigError, match="srun has started 2 processes of deepcluster"):
         placed(ComputeConfig())
 
 
-@pytest.mark.usefixtures("slurm")
 @pytest.mark.slow
-def test_placement__ranks_started_by_srun(tmp_path: Path) -> None:
+def test_placement__ranks_started_by_srun(slurm: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    slurm.setenv("RANK", "7")  # for another program
     job = ranked_job(tmp_path / "out")
     run = RunFolder(tmp_path / "run")
 
@@ -190,6 +196,36 @@ def test_placement__ranks_started_by_srun(tmp_path: Path) -> None:
 
     assert (job.out / "sum").read_text() == "3 of 2"
     assert not list(run.messages.iterdir()), "no messages are left"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_placement__ranks_of_a_run_that_was_killed_end_before_others_begin(tmp_path: Path) -> None:
+    run, job = RunFolder(tmp_path / "run"), ranked_job(tmp_path / "out")
+    left, others = (Messages(run.messages / f"ranked-0-{name}") for name in ("left", "others"))
+    for messages, out in ((left, job.out), (others, tmp_path / "elsewhere")):
+        messages.folder.mkdir(parents=True)
+        messages.create(1)
+        messages.give_job({"out": str(out)})
+        messages.report_state(0, State("started", "host"))
+    made_after: list[bool] = []
+
+    def end_when_asked() -> None:
+        deadline_s = time.monotonic() + WITHIN_S
+        while left.wished()[0] != "kill" and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        made_after.append(not job.out.exists())
+        left.report_state(0, State("stopped", "host"))
+
+    rank = threading.Thread(target=end_when_asked)
+    rank.start()
+
+    Placement.of(run, ComputeConfig(device="cpu"), "cpu").run(job, Context(seed=31, epoch=0))
+
+    rank.join()
+    assert made_after == [True]
+    assert [path.name for path in run.messages.iterdir()] == ["ranked-0-others"]
+    assert others.wished()[0] == "run"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Ranks on one machine: real processes that torchrun starts."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def context() -> Context:
 @pytest.fixture
 def placement(tmp_path: Path) -> Launch:
     def make(*, ranks: int, threads: int | None = None) -> Placement:
-        settings = ComputeConfig(device="cpu", ranks=ranks, threads=threads)
+        settings = ComputeConfig(device="cpu", ranks=ranks, threads=threads, launcher="torchrun")
         return Placement.of(RunFolder(tmp_path / "run"), settings, "cpu")
 
     return make
@@ -43,6 +44,17 @@ def test_placement__ranks_make_an_artifact_together(
     assert [note[0] for note in ranks] == ["0", "1"]
     assert {note[2] for note in ranks} == {"2"}, "threads; torchrun alone sets one"
     assert str(os.getpid()) not in {note[1] for note in ranks}
+
+
+@pytest.mark.slow  # two processes that import torch
+def test_placement__one_rank_by_torchrun(
+    placement: Launch, context: Context, tmp_path: Path
+) -> None:
+    job = ranked_job(tmp_path / "out")
+
+    placement(ranks=1).run(job, context)
+
+    assert (job.out / "sum").read_text() == "1 of 1"
 
 
 @pytest.mark.slow  # three processes that import torch
@@ -91,4 +103,7 @@ def test_placement__a_killed_rank_is_named(
 
     assert "main memory was full" in str(raised.value)
     assert "the same command then continues" in str(raised.value)
+    logs = Path(str(raised.value).rpartition("Logs:  ")[2])
+    assert (logs / "rank-0.log").exists(), "the message names them, so that they are kept"
+    shutil.rmtree(logs)
     assert not job.is_done()

@@ -63,6 +63,25 @@ def test_networks__only_what_there_is(network: NetworkConfig, checkpoint: Path) 
     assert list(states(network, checkpoint, None)) == ["random", "epoch 7"]
 
 
+def test_networks__given_weights_are_compared_and_are_the_run_s_without_training(
+    network: NetworkConfig, checkpoint: Path, weights: Path
+) -> None:
+    given = network.model_copy(update={"weights": weights})
+
+    untrained, trained = states(given, None, None), states(given, checkpoint, checkpoint / MODEL)
+
+    assert list(untrained) == ["random", "given weights"]
+    assert list(trained) == ["random", "given weights", "epoch 7", "supervised"]
+    from_file = restore_network(network, channels=1, seed=99, checkpoint=None).state_dict()
+    for found in (untrained, trained):
+        assert same(found["given weights"], from_file)
+        assert not same(found["random"], from_file)
+    assert same(trained["epoch 7"], states(network, checkpoint, None)["epoch 7"])
+    for folder, pictured in ((None, "given weights"), (checkpoint, "epoch 7")):
+        compared = ComparedNetworks(given, 1, Context(seed=31, epoch=7), folder, None)
+        assert compared.pictured == pictured
+
+
 def test_networks__takes_the_weights_of_a_checkpoint_as_supervised(
     network: NetworkConfig, checkpoint: Path
 ) -> None:
