@@ -149,7 +149,9 @@ def cluster_s(bench: Bench, *, library: Library) -> float:
 
     bench.synchronize()
     begun_s = time.perf_counter()
-    pca = fit_pca(read(range(sizes.rows)), dim=sizes.pca_dim, num_rows=sizes.rows, device=bench.device)
+    pca = fit_pca(
+        read(range(sizes.rows)), dim=sizes.pca_dim, num_rows=sizes.rows, device=bench.device
+    )
     project = pca.to(bench.device).whiten
     rows = ProjectedOnDevice(sizes.rows, sizes.pca_dim, read, project)
     KMeans(sizes.clusters, library=library).fit(rows, seed=0, device=bench.name)

@@ -4,9 +4,9 @@ The first ingredients follow each other: each row of the table adds one change t
 The others add one change to the last of these, `heads-3`, or to the row that they name.
 
 The values are those of Caron et al. 2020 (DeepCluster-v2), except where small images and short runs
-need others: k, fewer values in the projection, areas and number of the small views, which are half as
-large as the images, and weaker colours. Some ingredients beyond the paper have its remaining parts:
-bank, blur and the learning rate that falls.
+need others: k, fewer values in the projection, areas and number of the small views, which are half
+as large as the images, and weaker colours. Of its remaining parts, some are ingredients of their
+own: bank, blur and the learning rate that falls.
 """
 
 from collections.abc import Mapping

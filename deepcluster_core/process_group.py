@@ -306,10 +306,7 @@ class ProcessGroup:
         process (gloo).
         """
         call = f"{name}: {what}"
-        own = zlib.crc32(call.encode())
-        highest, lowest = (extremes := torch.tensor([own, -own]))
-        self._combine(extremes, lambda ours, other: torch.maximum(ours, other, out=ours))
-        if highest == -lowest:
+        if self._are_same(zlib.crc32(call.encode())):
             return
         calls: list[Any] = [None] * self.size
         dist.all_gather_object(calls, call)
@@ -319,6 +316,17 @@ class ProcessGroup:
             f"  Cause: an error of this program, or ranks with different versions of it\n"
             f"  Fix:   use the same version everywhere; otherwise please report it."
         )
+
+    def _are_same(self, number: int) -> bool:
+        """Return whether all ranks have the same number."""
+        if self._shared is not None:
+            number_R = torch.zeros(self.size, dtype=torch.int64)
+            number_R[self.rank] = number
+            self._shared.add_up(number_R)
+            return bool((number_R == number).all())
+        highest, lowest = (extremes := torch.tensor([number, -number]))
+        self._combine(extremes, lambda ours, other: torch.maximum(ours, other, out=ours))
+        return bool(highest == -lowest)
 
     def _count(self, name: str, num_bytes: int) -> None:
         self.moved_bytes[name] = self.moved_bytes.get(name, 0) + num_bytes

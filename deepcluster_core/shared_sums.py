@@ -37,9 +37,10 @@ SLOTS = 2
 one, so that its slot is free for the piece after that."""
 LINE = 64
 """Bytes of the numbers of a rank. They share no cache line with those of others."""
-SPIN_S, NAP_S, LOOK_EVERY_S = 0.001, 0.00005, 0.1
-"""A rank that waits looks again and again, after a millisecond with naps in between. Every tenth of
-a second, it looks whether the others still run."""
+SPIN_S, NAP_S, LONG_NAP_S, LOOK_EVERY_S = 0.001, 0.00005, 0.001, 0.1
+"""A rank that waits looks again and again, after a millisecond with naps in between, and after a
+tenth of a second with longer ones. Every tenth of a second, it looks whether the others still
+run."""
 
 
 class SharedSums:
@@ -152,15 +153,17 @@ class SharedSums:
         look_s = start_s + LOOK_EVERY_S
         while self._turns[other] < turn:
             now_s = time.monotonic()
+            waited_s = now_s - start_s
+            nap_s = 0 if waited_s < SPIN_S else NAP_S if waited_s < LOOK_EVERY_S else LONG_NAP_S
             # Both let other threads run: those of this process, and those on this core.
-            time.sleep(0 if now_s < start_s + SPIN_S else NAP_S)
+            time.sleep(nap_s)
             os.sched_yield()
             if now_s < look_s:
                 continue
             look_s = now_s + LOOK_EVERY_S
             if self._ended.poll(0) and self._turns[other] < turn:
                 raise RuntimeError("torch.distributed: another rank has ended")
-            if now_s > start_s + self._timeout_s:
+            if waited_s > self._timeout_s:
                 raise RuntimeError("torch.distributed: timed out")
 
 

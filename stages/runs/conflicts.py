@@ -57,6 +57,7 @@ def conflicts(recipe: "Recipe") -> Iterator[Conflict]:
     yield from _clustering(recipe.cluster)
     yield from _given_features(recipe)
     yield from _reduced(recipe)
+    yield from _several_clusterings(recipe)
     yield from _prototypes(recipe)
     yield from _views(recipe)
     yield from _schedule(recipe)
@@ -156,6 +157,12 @@ def _given_features(recipe: "Recipe") -> Iterator[Conflict]:
             f"extract.from: a run that trains clusters the features of its own network, so it "
             f"goes with epochs: 0 alone, not with epochs = {recipe.epochs}",
         )
+    if recipe.train.prototypes is not None:
+        yield (
+            ("train.prototypes", "extract.from"),
+            "train.prototypes: classifies the embeddings of the network, and extract.from has "
+            "other features; leave one of them out",
+        )
     if extract.layer is not None:
         yield (
             ("extract.from", "extract.layer"),
@@ -202,23 +209,11 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
     It compares embeddings of length 1 with centroids of length 1, in one space.
     """
     cluster, extract = recipe.cluster, recipe.extract
-    k, pca_dim = cluster.k, cluster.pca_dim
-    if recipe.train.prototypes is None:
-        if recipe.trains and isinstance(k, tuple) and len(k) > 1:
-            yield (
-                ("cluster.k", "train.prototypes"),
-                f"cluster.k: several clusterings, {list(k)}, need train.prototypes; the linear "
-                f"classifier has one",
-            )
+    pca_dim = cluster.pca_dim
+    # Features from a file are not embeddings at all, see `_given_features`.
+    if recipe.train.prototypes is None or extract.from_file is not None:
         return
     key = "train.prototypes"
-    if extract.from_file is not None:
-        yield (
-            (key, "extract.from"),
-            f"{key}: classifies the embeddings of the network, which extract.from does not have; "
-            f"leave one of them out",
-        )
-        return
     if cluster.algorithm != "spherical":
         yield (
             (key, "cluster.algorithm"),
@@ -249,6 +244,18 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
             (key, "extract.layer"),
             f"{key}: takes centroids of embeddings, but what is clustered is {layer}; set "
             f"extract.layer: {PROJECTION}",
+        )
+
+
+def _several_clusterings(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield the conflict of several clusterings with a classifier that is trained."""
+    k = recipe.cluster.k
+    is_trained = recipe.trains and recipe.train.prototypes is None
+    if is_trained and isinstance(k, tuple) and len(k) > 1:
+        yield (
+            ("cluster.k", "train.prototypes"),
+            f"cluster.k: several clusterings, {list(k)}, need train.prototypes; the linear "
+            f"classifier has one",
         )
 
 

@@ -97,24 +97,34 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
                 f"using {num_cores()} threads: the control group of this process, such as a "
                 f"container, may use {quota:g} cores' time."
             )
-    if device.startswith("cuda"):
-        from deepcluster_core.triton_support import missing_for_triton  # noqa: PLC0415  likewise
-
-        missing = missing_for_triton()
-        if missing is not None:
-            yield (
-                f"cropping images and Sobel's filter are slower than they could be on {device}: "
-                f"Triton's kernels need {missing}."
-            )
-    # faiss may be missing, or built without support for GPUs.
+    yield from _about_kernels(device)
     if uses_faiss:
-        try:
-            library_for(device)
-        except ConfigError as error:  # the stage that needs faiss raises this again
-            yield str(error)
-        reason = reason_for_torch(device)
-        if reason is not None:
-            yield reason
+        yield from _about_faiss(device)
+
+
+def _about_kernels(device: str) -> Iterator[str]:
+    """Yield a warning if a GPU has to do without the kernels that are written for it."""
+    if not device.startswith("cuda"):
+        return
+    from deepcluster_core.triton_support import missing_for_triton  # noqa: PLC0415  imports torch
+
+    missing = missing_for_triton()
+    if missing is not None:
+        yield (
+            f"cropping images and Sobel's filter are slower than they could be on {device}: "
+            f"Triton's kernels need {missing}."
+        )
+
+
+def _about_faiss(device: str) -> Iterator[str]:
+    """Yield a warning if faiss is missing, or was built without support for this GPU."""
+    try:
+        library_for(device)
+    except ConfigError as error:  # the stage that needs faiss raises this again
+        yield str(error)
+    reason = reason_for_torch(device)
+    if reason is not None:
+        yield reason
 
 
 def _num_usable() -> int:

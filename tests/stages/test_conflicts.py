@@ -126,7 +126,7 @@ def test_load_recipe__features_from_a_file_go_with_no_training(path: Path, tmp_p
     assert "extract.layer: conv5 is not read with extract.from" in found
     prototypes = {"epochs": 0, "train": {"prototypes": {}}, "network": {"projection": {}}}
     (found,) = problems_of(path, from_file, prototypes)
-    assert found.startswith("train.prototypes: classifies the embeddings of the network, which")
+    assert found.startswith("train.prototypes: classifies the embeddings of the network, and")
     (found,) = problems_of(path, from_file, {"epochs": 0, "cluster": {"pca_dim": 5}})
     assert f"cluster.pca_dim: 5 is more than the 4 dimensions of extract.from = {given}" in found
 

@@ -190,7 +190,7 @@ def _not_started(messages: Messages, states: Sequence[State], launcher_code: int
 
 
 def _launcher_lines(messages: Messages) -> str:
-    """Return the last lines of the launcher, and of those of the other machines if there are any."""
+    """Return the last lines of the launcher, and of those of other machines if there are any."""
     lines = [last_lines(messages.folder / LAUNCHER_LOG)]
     for log in sorted(messages.folder.glob("launcher-*.log")):  # as `join` names them
         lines.append(f"  Those of {log.stem.replace('launcher-', 'machine ')}:\n{last_lines(log)}")

@@ -56,9 +56,7 @@ def test_use_interface_towards__leaves_what_a_person_has_set(unnamed: pytest.Mon
         ("unknown:29500", False),
     ],
 )
-def test_names_loopback(
-    address: str, expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_loopback(address: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"node1": "127.0.1.1", "node2": "10.0.0.2"}
 
     def look_up(host: str) -> str:
