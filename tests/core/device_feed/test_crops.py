@@ -74,6 +74,22 @@ BOXES = {
     "a pixel": ((9, 31), (30, 8, 31, 9), 5),
     "to a pixel": ((9, 31), (0, 0, 31, 9), 1),
 }
+
+
+def boxes_together(channels: int, size: int) -> tuple[Tensor, CropTable, Tensor]:
+    """Return packed images, a table of all boxes with every second flipped, and torch's views."""
+    shapes, boxes, _ = zip(*BOXES.values(), strict=True)
+    drawn = images(shapes, channels)
+    bytes_X, offset_V, width_V = joined(drawn)
+    flipped_V = np.arange(len(drawn)) % 2 == 1
+    table = CropTable.of(offset_V, width_V, Cut(np.array(boxes), flipped_V, size))
+    views = [
+        torchs(image_HWC, box, size, is_flipped=bool(is_flipped))
+        for image_HWC, box, is_flipped in zip(drawn, boxes, flipped_V, strict=True)
+    ]
+    return bytes_X, table, torch.stack(views)
+
+
 CASES = [
     pytest.param(*case, channels, is_flipped, id=f"{name}, {channels}, {is_flipped}")
     for name, case in BOXES.items()
