@@ -138,8 +138,9 @@ def _kind(command: str, variables: list[bytes]) -> str:
     if "stages.runs.launch.agent" in command:
         return "agent"
     if "stages.rank\0" in command:
-        (number,) = (variable[5:] for variable in variables if variable.startswith(b"RANK="))
-        return f"rank {number.decode()}"
+        # At the moment in which a process begins, its variables cannot be read yet.
+        numbers = [variable[5:] for variable in variables if variable.startswith(b"RANK=")]
+        return f"rank {numbers[0].decode()}" if numbers else "other"
     return "flow" if __name__ in command else "other"
 
 
