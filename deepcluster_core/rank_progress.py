@@ -6,18 +6,24 @@ A rank that waits for another one learns from it whether that one lives, and who
 # pyright: reportPrivateImportUsage=false
 
 import os
+import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
 from torch.distributed import PrefixStore, Store
+
+T = TypeVar("T")
 
 PUBLISH_S = 5.0
 """Longest time between two reports of a rank that it lives, and how far it has come, seconds."""
 LOOK_EVERY_S = 0.1
 """Longest pause between two looks of a rank that waits for the first one to finish its work."""
+ANSWERS_WITHIN_S = 10.0
+"""Seconds in which a store that lives answers what a rank asks about the others."""
 
 
 class RankProgress:
@@ -60,7 +66,7 @@ class RankProgress:
             yield
         finally:
             self._ended.set()
-            thread.join()
+            thread.join(ANSWERS_WITHIN_S)  # longer if the store does not answer
 
     def _publish(self) -> None:
         published = num_beats = 0
@@ -95,8 +101,14 @@ class RankProgress:
             return
         pause_s = 0.001
         beats, heard_s = b"", time.monotonic()
-        while int(self._store.get("calls 0")) < self._num_calls:
-            now_beats = self._store.get("beats 0")
+
+        def look() -> tuple[int, bytes]:
+            return int(self._store.get("calls 0")), self._store.get("beats 0")
+
+        while True:
+            num_calls, now_beats = _answered(look, within_s=self._timeout_s)
+            if num_calls >= self._num_calls:
+                return
             if now_beats != beats:
                 beats, heard_s = now_beats, time.monotonic()
             elif time.monotonic() - heard_s > self._timeout_s:
@@ -106,24 +118,56 @@ class RankProgress:
 
     def missing(self) -> str:
         """Name the ranks that have not reached the call in which this rank waits, or hang in it."""
-        others = [rank for rank in range(self._size) if rank != self._rank]
-        missing: list[str] = []
         try:
-            for rank in others:
-                if not self._store.check([f"calls {rank}", f"host {rank}"]):
-                    missing.append(f"rank {rank} (which has joined, but not begun)")
-                elif int(self._store.get(f"calls {rank}")) < self._num_calls:
-                    missing.append(self._placed(rank))
-            if not missing:
-                # All have arrived, so that one must have stopped in the middle of the call.
-                before = [self._store.get(f"beats {rank}") for rank in others]
-                time.sleep(2 * self._beat_s)
-                for rank, beats in zip(others, before, strict=True):
-                    if self._store.get(f"beats {rank}") == beats:
-                        missing.append(self._placed(rank))
+            missing = _answered(self._missing, within_s=2 * self._beat_s + ANSWERS_WITHIN_S)
         except RuntimeError:
             return "rank 0, which does not answer"
         return ", ".join(missing) or "an answer, although all ranks have arrived"
 
+    def _missing(self) -> list[str]:
+        others = [rank for rank in range(self._size) if rank != self._rank]
+        missing: list[str] = []
+        for rank in others:
+            if not self._store.check([f"calls {rank}", f"host {rank}"]):
+                missing.append(f"rank {rank} (which has joined, but not begun)")
+            elif int(self._store.get(f"calls {rank}")) < self._num_calls:
+                missing.append(self._placed(rank))
+        if missing:
+            return missing
+        # All have arrived, so that one must have stopped in the middle of the call.
+        before = [self._store.get(f"beats {rank}") for rank in others]
+        time.sleep(2 * self._beat_s)
+        for rank, beats in zip(others, before, strict=True):
+            if self._store.get(f"beats {rank}") == beats:
+                missing.append(self._placed(rank))
+        return missing
+
     def _placed(self, rank: int) -> str:
         return f"rank {rank} ({self._store.get(f'host {rank}').decode()})"
+
+
+def _answered(ask: Callable[[], T], *, within_s: float) -> T:
+    """Return what a store answers.
+
+    Where the process that holds a TCPStore is stopped, but not ended, its clients wait for an
+    answer without a limit. So it is asked in a thread, which is then left alone.
+
+    Raises:
+        RuntimeError: the store is gone, or does not answer in time.
+    """
+    answers: queue.SimpleQueue[tuple[T | None, RuntimeError | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((ask(), None))
+        except RuntimeError as error:
+            answers.put((None, error))
+
+    threading.Thread(target=work, name="asks the store", daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=within_s)
+    except queue.Empty:
+        raise RuntimeError("timed out: the store of the first rank does not answer") from None
+    if error is not None:
+        raise error
+    return cast("T", answer)

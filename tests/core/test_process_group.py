@@ -155,11 +155,20 @@ def first_is_frozen(ranks: Ranks, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_on_first__a_first_rank_that_is_not_heard_of_is_named(tmp_path: Path) -> None:
-    _, error = on_processes(2, first_is_frozen, tmp_path, timeout_s=2)
+@pytest.mark.parametrize(
+    ("several_machines", "named"),
+    # Of several machines, the first rank itself holds what the ranks tell each other.
+    [(False, r"rank 0 \(.+, process \d+\)"), (True, "rank 0, which does not answer")],
+)
+def test_on_first__a_first_rank_that_is_not_heard_of_is_named(
+    several_machines: bool, named: str, tmp_path: Path
+) -> None:
+    _, error = on_processes(
+        2, first_is_frozen, tmp_path, timeout_s=2, several_machines=several_machines
+    )
 
     assert isinstance(error, RanksError)
-    assert re.search(r"has waited 2 s in 'classifiers' for rank 0 \(.+, process \d+\)", str(error))
+    assert re.search(rf"has waited 2 s in 'classifiers' for {named}", str(error))
 
 
 def other_call_than_first(ranks: Ranks, _: Path) -> None:
