@@ -142,13 +142,9 @@ def _strong(
     ).run()
     arguments = {"run": run, "k": sizes.k, "iterations": STRONG_ITERATIONS}
     name = f"cluster {sizes.strong_rows:,} rows"
-    for turn in range(options.repeats):
-        for size in (1, 2):
-            figures = run_ranks("cluster_iterations", arguments, size=size, folder=folder)
-            runs.setdefault(_side(name, size), []).append(figures)
-            log(f"  turn {turn + 1} of {options.repeats}, {name}, R = {size}: {_s(figures)}")
-    one, two = spread(runs[_side(name, 1)]), spread(runs[_side(name, 2)])
-    reached = one.median / two.median / 2
+    each = {1: arguments, 2: arguments}
+    one_s, two_s = _in_turns(name, "cluster_iterations", each, folder, options, runs)
+    reached = one_s / two_s / 2
     bound = _full(0.85, options.quick)
     return [Target(f"strong scaling of cluster, {sizes.strong_rows:,} rows, R = 2", reached, bound)]
 
@@ -162,15 +158,25 @@ def _scaling(
         run = str(folder / f"inputs-{size}")
         arguments[size] = {"run": run, "k": sizes.k, "batch_size": 64 * size}
         _prepare(name, run, sizes, size)
-        runs[_side(name, size)] = []
+    one_s, two_s = _in_turns(name, f"{name}_stage", arguments, folder, options, runs)
+    return Target(f"weak scaling of {name}, R = 2", one_s / two_s, _full(bound, options.quick))
+
+
+def _in_turns(
+    name: str,
+    function: str,
+    arguments: Mapping[int, Mapping[str, Any]],
+    folder: Path,
+    options: Options,
+    runs: Runs,
+) -> tuple[float, float]:
+    """Run a function of `ranks_sides` on one rank and on two; return the median seconds of both."""
     for turn in range(options.repeats):
         for size in (1, 2):
-            figures = run_ranks(f"{name}_stage", arguments[size], size=size, folder=folder)
-            runs[_side(name, size)].append(figures)
+            figures = run_ranks(function, arguments[size], size=size, folder=folder)
+            runs.setdefault(_side(name, size), []).append(figures)
             log(f"  turn {turn + 1} of {options.repeats}, {name}, R = {size}: {_s(figures)}")
-    one, two = spread(runs[_side(name, 1)]), spread(runs[_side(name, 2)])
-    reached = one.median / two.median
-    return Target(f"weak scaling of {name}, R = 2", reached, _full(bound, options.quick))
+    return spread(runs[_side(name, 1)]).median, spread(runs[_side(name, 2)]).median
 
 
 def _prepare(name: str, run: str, sizes: Sizes, size: int) -> None:

@@ -9,17 +9,13 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.device_feed.crops import crop_resized
 from deepcluster_core.device_feed.feed import Feed
 from deepcluster_core.device_feed.source import source_of
-from deepcluster_core.models.build import build_network
-from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.sobel import Sobel
-from deepcluster_core.training.epoch import PseudoLabelLearner
-from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.steps import CudaRecorder, RecordedSteps
 from tests.core.device_feed.test_crops import ROUNDING, boxes_together
 from tests.core.device_feed.test_feed import BATCHES, expected, request_for, stored
 from tests.core.device_feed.test_kernel import KERNEL_ERROR
 from tests.core.training.test_epoch import state
-from tests.core.training.test_steps import SGD, batches
+from tests.core.training.test_steps import SGD, batches, learner
 
 __all__ = ["stored"]  # a fixture
 
@@ -69,15 +65,6 @@ def test_feed__has_the_views_of_the_cpu(stored: Images) -> None:
         )
 
 
-def learner() -> PseudoLabelLearner:
-    config = NetworkConfig(name="smallnet", image_size=16, sobel=False, dropout=0.5)
-    network = build_network(config, channels=1, seed=1)
-    head = Fresh.drawn(network.output_dim, 3, seed=2)
-    made = PseudoLabelLearner(network, head=head, sgd=SGD, device="cuda", dropout_seed=3)
-    made.network.train()
-    return made
-
-
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -88,7 +75,7 @@ def learner() -> PseudoLabelLearner:
 )
 def test_recorded_steps__learn_what_eager_steps_learn(sizes: Sequence[int]) -> None:
     given = batches(sizes)
-    eager, recorded = learner(), learner()
+    eager, recorded = learner(SGD, "cuda"), learner(SGD, "cuda")
     steps = RecordedSteps(recorded, "float32", CudaRecorder(torch.device("cuda")))
 
     losses: list[tuple[float, float]] = []

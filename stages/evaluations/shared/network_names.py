@@ -2,7 +2,7 @@
 
 RANDOM = "random"
 GIVEN = "given weights"
-"""Of `network.weights`, before any training."""
+"""The network as `network.weights` initialises it, before any training."""
 SUPERVISED = "supervised"
 REFERENCES = (RANDOM, GIVEN, SUPERVISED)
 """Networks that were not trained on clusters, and so do not depend on k."""

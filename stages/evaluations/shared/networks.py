@@ -11,7 +11,7 @@ from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External
-from stages.evaluations.shared.network_names import GIVEN, RANDOM, SUPERVISED
+from stages.evaluations.shared.network_names import GIVEN, RANDOM, REFERENCES, SUPERVISED
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ComparedNetworks:
         without_weights = self.network.model_copy(update={"weights": None})
         for name in self.names:
             # Only the trained network comes from a checkpoint; the others start as initialised.
-            checkpoint = None if name in (RANDOM, GIVEN, SUPERVISED) else self.checkpoint
+            checkpoint = None if name in REFERENCES else self.checkpoint
             network = restore_network(
                 self.network if name == GIVEN else without_weights,
                 channels=self.channels,

@@ -8,6 +8,8 @@ from contextlib import suppress
 SIOCGIFADDR = 0x8915  # from Linux's linux/sockios.h
 
 
+VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Environment variables that name the interface which ranks use."""
 ELSEWHERE = ("192.0.2.1", 9)
 """A host outside every network (RFC 5737), to which the default route leads."""
 
@@ -31,7 +33,7 @@ def use_interface_towards(store: str, *, spans_machines: bool) -> None:
     if spans_machines and interface is not None and interface == interface_towards("127.0.0.1", 9):
         interface = interface_towards(*ELSEWHERE)
     if interface is not None:
-        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        for name in VARIABLES:
             os.environ.setdefault(name, interface)
 
 

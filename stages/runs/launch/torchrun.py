@@ -8,7 +8,7 @@ from deepcluster_core.errors import ConfigError
 from stages.runs.compute import ComputeConfig
 from stages.runs.launch.board import board_of
 from stages.runs.launch.launcher import ON_LOOPBACK, RANK_MODULE, Launch
-from stages.runs.launch.network import interface_towards, names_loopback
+from stages.runs.launch.network import VARIABLES, interface_towards, names_loopback
 from stages.runs.machine import check_gpus, num_gpus
 
 
@@ -107,11 +107,10 @@ def agent_environment(compute: ComputeConfig) -> dict[str, str]:
         return {**ON_LOOPBACK, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     host, port = agents_address(compute)
     interface = interface_towards(host, port)
-    variables = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
     if interface is None:
         return {}
     # By default gloo uses the interface of the host's name, which is often the loopback.
-    return {name: os.environ.get(name, interface) for name in variables}
+    return {name: os.environ.get(name, interface) for name in VARIABLES}
 
 
 def agents_address(compute: ComputeConfig) -> tuple[str, int]:

@@ -66,7 +66,7 @@ def interpreted(
 def test_crop_resize_kernel__is_torchs_antialiased_resizing(
     channels: int, last: bool, tmp_path: Path
 ) -> None:
-    # All boxes in one launch; the side is no multiple of those of a block.
+    # One kernel launch for all boxes. The size of a view is not a multiple of the block size.
     bytes_X, table, expected_VCSS = boxes_together(channels, size=11)
 
     found_VCSS = interpreted(tmp_path, table, bytes_X, channels=channels, size=11, last=last)

@@ -50,11 +50,11 @@ class Falling:
         return 0.1 / (1 + step)
 
 
-def learner(sgd: Sgd) -> PseudoLabelLearner:
+def learner(sgd: Sgd, device: str = "cpu") -> PseudoLabelLearner:
     config = NetworkConfig(name="smallnet", image_size=16, sobel=False, dropout=0.5)
     network = build_network(config, channels=1, seed=1)
     head = Fresh.drawn(network.output_dim, 3, seed=2)
-    made = PseudoLabelLearner(network, head=head, sgd=sgd, device="cpu", dropout_seed=3)
+    made = PseudoLabelLearner(network, head=head, sgd=sgd, device=device, dropout_seed=3)
     made.average = WeightAverage(network, share=0.9, start=None)
     made.network.train()
     return made
