@@ -4,7 +4,8 @@ Each side is one network of the recipes, extracting features or training on batc
 memory, in turns with products of large matrices in the same process. Its share is the arithmetic
 of its convolutions and linear layers in a second, divided by that of the products. A share of 1
 means that everything else (batch normalisation, pooling, the filter, Python) costs nothing. It can
-be above 1 with bfloat16, or where the products do not use all instructions of the processor.
+be above 1 with bfloat16, where the products do not use all instructions of the processor, and where
+convolutions need fewer multiplications than counted (`deepcluster_core.models.winograd`).
 
 `python -m tests.processors avx2 -- python -m benchmarks.bound` measures as on an older processor.
 """

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from deepcluster_core.config import FeatureDtype, Precision
 from deepcluster_core.context import Context
 from deepcluster_core.device_feed.fetching import fetched
+from deepcluster_core.models.cpu_convolutions import use_fast_convolutions
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
-from deepcluster_core.models.small_maps import use_products_for_small_maps
 from deepcluster_core.precision import autocast, is_narrow
 from deepcluster_core.ranks import Batch, in_turns
 
@@ -123,12 +123,12 @@ def feature_dim(network: Network, layer: str | None, *, size: int) -> int:
 def to_device(module: nn.Module, device: str) -> None:
     """Move a module to a device, and give its convolutions what makes them fast there.
 
-    Their weights get channels-last order; on a CPU, see also `models.small_maps`.
+    Their weights get channels-last order; on a CPU, see also `models.cpu_convolutions`.
     """
     module.to(device)
     module.to(memory_format=torch.channels_last)
     if torch.device(device).type == "cpu":
-        use_products_for_small_maps(module)
+        use_fast_convolutions(module)
 
 
 def to_images(views: Images, device: str) -> Tensor:

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 LARGEST_SIDE = 2
 """Pixels a side of the largest result that is computed in this way.
@@ -24,48 +24,6 @@ Forward and backward pass of 3x3 convolutions with 128 to 512 channels took, on 
 EPYC with AVX2, 32 to 256 images: for 2x2 pixels a half to a third of oneDNN's time, for one pixel
 an eighth to a thirtieth. At three pixels a side it is between 0.6 and 1.75 times as fast.
 """
-
-
-def use_products_for_small_maps(network: nn.Module) -> None:
-    """Let the convolutions of a network compute small results in this way.
-
-    Only their class changes: parameters, hooks and references to them stay as they are.
-    """
-    for layer in network.modules():
-        # Not the subclasses, which do more than convolve.
-        if type(layer) is nn.Conv2d and _is_plain(layer):
-            layer.__class__ = SmallMapConv2d
-
-
-def _is_plain(layer: nn.Conv2d) -> bool:
-    return (
-        layer.kernel_size != (1, 1)
-        and layer.groups == 1
-        and layer.dilation == (1, 1)
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
-
-
-class SmallMapConv2d(nn.Conv2d):
-    """A convolution that is computed by matrix products where its result has few pixels."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the convolved maps (N, O, H', W') of maps (N, I, H, W)."""
-        pixels = _pixels(
-            (input.shape[-2], input.shape[-1]),
-            cast("Pair", self.kernel_size),
-            cast("Pair", self.stride),
-            cast("Pair", self.padding),
-        )
-        if pixels is None or input.device.type != "cpu" or input.ndim != 4:
-            return super().forward(input)
-        weight_OIKL, bias_O = self.weight, self.bias
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            input, weight_OIKL = input.to(dtype), weight_OIKL.to(dtype)
-        output = cast("Tensor", _Products.apply(input, weight_OIKL, pixels))
-        return output if bias_O is None else output + bias_O.to(output.dtype)[:, None, None]
 
 
 Pair = tuple[int, int]
@@ -91,8 +49,8 @@ class Pixels:
 
 
 @cache
-def _pixels(map_sides: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pixels | None:
-    """Return the pixels of the result; None if there are too many."""
+def pixels_of(map_sides: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pixels | None:
+    """Return the pixels of the result; None if there are too many to compute them in this way."""
     sides = zip(map_sides, kernel, stride, padding, strict=True)
     rows, columns = (list(_spans(*side)) for side in sides)
     if not 0 < len(rows) <= LARGEST_SIDE or not 0 < len(columns) <= LARGEST_SIDE:
@@ -111,6 +69,11 @@ def _spans(side: int, kernel: int, stride: int, padding: int) -> Iterator[tuple[
         first = max(start, 0)
         last = max(first, min(start + kernel, side))  # can be nothing, on padding alone
         yield slice(first, last), slice(first - start, last - start)
+
+
+def convolved(maps: Tensor, weight_OIKL: Tensor, pixels: Pixels) -> Tensor:
+    """Return the convolved maps (N, O, H', W') of maps (N, I, H, W), without a bias."""
+    return cast("Tensor", _Products.apply(maps, weight_OIKL, pixels))
 
 
 class _Products(torch.autograd.Function):

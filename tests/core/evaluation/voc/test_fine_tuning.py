@@ -109,7 +109,7 @@ def test_all__everything_moves_but_the_statistics() -> None:
     learn(tuned(built, part="all"))
 
     moved = changed(before, built)
-    assert kinds(built, moved) == {"SmallMapConv2d", "Linear", "BatchNorm2d"}
+    assert kinds(built, moved) == {"CpuConv2d", "Linear", "BatchNorm2d"}
     assert not any("running" in name or "num_batches" in name for name in moved)
 
 
