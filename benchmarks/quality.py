@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,16 +74,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         minutes: float = given.minutes or options.size(FULL_MINUTES, QUICK_MINUTES)
         timing = {"minutes": minutes, "cpu": given.cpu_time, "threads": given.threads}
         runs = _references(data, folder)
-        for seed in seeds:
-            for name in names:
-                side = _side(name, known, data, seed=seed, folder=folder, timing=timing)
-                runs.setdefault(name, []).append(_logged(name, seed, side))
+        sides = {
+            (name, seed): _side(name, known, data, seed=seed, folder=folder, timing=timing)
+            for seed in seeds
+            for name in names
+        }
+        with ThreadPoolExecutor(given.at_once) as pool:
+            found = pool.map(lambda key: _logged(*key, sides[key]), sides)
+            for (name, _), figures in zip(sides, found, strict=True):
+                runs.setdefault(name, []).append(figures)
     chances = {name: value for name, value in facts.items() if name.startswith("chance_")}
     Result(
         "quality",
         _targets(runs),
         runs,
-        settings={"recipe": Path(data.recipe).name, "seeds": seeds, **timing, **facts},
+        settings={
+            "recipe": Path(data.recipe).name,
+            "seeds": seeds,
+            "at_once": given.at_once,
+            **timing,
+            **facts,
+        },
         headline={
             "table": quality_table(runs, known),
             "kendall_tau": kendall_taus({name: runs[name] for name in names}),
@@ -114,6 +126,12 @@ def _arguments() -> argparse.ArgumentParser:
         help="count the CPU time, divided by the threads, if other programs use the machine",
     )
     arguments.add_argument("--threads", type=positive, help="threads (default: all cores)")
+    arguments.add_argument(
+        "--at-once",
+        type=positive,
+        default=1,
+        help="runs beside each other; give --cpu-time and --threads as well (default: 1)",
+    )
     arguments.add_argument("--seeds", type=int, nargs="+", help="seeds (default: 0 1 2)")
     arguments.add_argument("--only", nargs="+", metavar="NAME", help="only these configurations")
     arguments.add_argument("--dry-run", action="store_true", help="only validate them")
