@@ -90,6 +90,25 @@ def test_write_timm_folder__timm_computes_the_same_features(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet10t"])
+def test_write_timm_folder__hugging_face_computes_the_same_features(
+    name: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    transformers: Any = pytest.importorskip("transformers")
+    network = written(tmp_path / "out", name)
+
+    loaded = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+
+    images_NCSS = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted_ND = network.feature(images_NCSS)
+        given_NCSS = (images_NCSS - network.mean_C11) / network.std_C11
+        found_ND = loaded(pixel_values=given_NCSS).pooler_output
+    torch.testing.assert_close(found_ND, wanted_ND, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", LAYERS)
 def test_layers__timm_names_the_weights_of_torchvision_alike(architecture: str) -> None:
     timm: Any = pytest.importorskip("timm")
