@@ -7,18 +7,18 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import SGD
 
 from deepcluster_core import seeding
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.errors import TrainingError
 from deepcluster_core.precision import exact_float32
 from deepcluster_core.training.lars import Lars
+from deepcluster_core.training.optimizer import Group, Optimizer
 
 CHECK_EVERY = 100
 """Steps between two checks of the loss. Reading the loss makes the CPU wait for a GPU."""
@@ -94,19 +94,18 @@ class Learner:
         self._modules = modules
         self._trained: dict[str, dict[str, nn.Parameter]] = {}
         # One group for each module, because groups can differ in their momentum.
-        groups: list[dict[str, Any]] = []
+        groups: list[Group] = []
         for name, module in modules.items():
             weights = _trained_weights(module)
             self._trained[name] = weights
             momentum = 0 if name in without_momentum else sgd.momentum
-            groups.append({"params": list(weights.values()), "momentum": momentum})
+            groups.append(Group(list(weights.values()), momentum))
         if sgd.trust is not None:
-            self._optimizer: SGD = Lars(
+            self._optimizer: Optimizer = Lars(
                 groups, sgd.lr, weight_decay=sgd.weight_decay, trust=sgd.trust
             )
         else:
-            # Fused: each step reads and writes every weight only once.
-            self._optimizer = SGD(groups, sgd.lr, weight_decay=sgd.weight_decay, fused=True)
+            self._optimizer = Optimizer(groups, sgd.lr, weight_decay=sgd.weight_decay)
 
     def descend(self, loss_of: Callable[[], Tensor], step: int) -> Tensor:
         """Take one step and return its loss, on the device.
@@ -123,11 +122,10 @@ class Learner:
     def prepared(self, step: int) -> Iterator[None]:
         """Set what depends on the number of the step: the learning rate, and the seed inside."""
         lr = self._sgd.lr_at(step)
-        for group in self._optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        if isinstance(self._optimizer.lr, Tensor):
+            self._optimizer.lr.fill_(lr)
+        else:
+            self._optimizer.lr = lr
         with seeding.torch_seeded(self.seed_of(step), torch.device(self.device)):
             yield
 
@@ -150,8 +148,7 @@ class Learner:
 
     def keep_lr_on_device(self) -> None:
         """Let the optimizer read its learning rate from the device, where it can be changed."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
+        self._optimizer.lr = torch.tensor(float(self._optimizer.lr), device=self.device)
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a loss."""
@@ -163,13 +160,9 @@ class Learner:
 
     def momentum_of(self, module: str) -> dict[str, Tensor]:
         """Return a module's momentum buffers by weight name."""
-        buffers: dict[str, Tensor] = {}
-        for name, weight in self._trained[module].items():
-            buffer = self._optimizer.state[weight].get("momentum_buffer")
-            # The optimizer creates a buffer with the first step, and none without momentum.
-            if buffer is not None:
-                buffers[name] = buffer
-        return buffers
+        momentum = self._optimizer.momentum
+        weights = self._trained[module].items()
+        return {name: momentum[weight] for name, weight in weights if weight in momentum}
 
     def restore_momentum(self, module: str, momentum: Mapping[str, Tensor]) -> None:
         """Set a module's momentum to copies of buffers that `momentum_of` returned."""
@@ -177,7 +170,7 @@ class Learner:
             if name in momentum:
                 # A copy in the memory format of the weight, such as channels-last.
                 buffer = torch.empty_like(weight).copy_(momentum[name])
-                self._optimizer.state[weight]["momentum_buffer"] = buffer
+                self._optimizer.momentum[weight] = buffer
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that training changes, by name, in main memory.

@@ -172,7 +172,7 @@ def test_steps_of__on_a_cpu_are_eager() -> None:
     with steps_of(made, "float32", "graph") as take:
         take(batch([0, 1, 2]), 0)
 
-    assert all(isinstance(group["lr"], float) for group in made._optimizer.param_groups)  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(made._optimizer.lr, float)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_batch__on_the_device_is_not_moved_again() -> None:
