@@ -112,6 +112,11 @@ def _branches(setting: Setting) -> dict[str, Ingredient]:
             FULL,
             {"train": {"prototypes": {"bank": True}}},
         ),
+        "soft": Ingredient(
+            "targets shared by the two nearest clusters",
+            FULL,
+            {"train": {"prototypes": {"soft": True}}},
+        ),
         "average": Ingredient("features of averaged weights", FULL, {"train": {"average": 0.99}}),
         "least-size": Ingredient(
             "clusters of at least half of the mean size", FULL, {"cluster": {"least_size": 0.5}}

@@ -25,6 +25,9 @@ from deepcluster_core.stage import stage
 from deepcluster_core.training.config import LarsConfig, PrototypesConfig, ScheduleConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from deepcluster_core.data.augment import Views
     from deepcluster_core.training.batches import Batches
     from deepcluster_core.training.epoch import PseudoLabelLearner
@@ -123,6 +126,16 @@ class TrainConfig(StrictConfig):
         """Whether training computes the embeddings that the next epoch clusters."""
         return self.prototypes is not None and self.prototypes.bank
 
+    @property
+    def is_soft(self) -> bool:
+        """Whether an image's target is shared by two clusters."""
+        return self.prototypes is not None and bool(self.prototypes.soft)
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether training reads the features that were clustered."""
+        return self.has_bank or self.is_soft
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -182,8 +195,8 @@ def train(
 ) -> None:
     """Write the checkpoint artifact: the network after this epoch, without its head.
 
-    `features` holds the features that were clustered, with which the bank begins; it is None if
-    there is no bank.
+    `features` holds the features that were clustered, which a bank begins with and soft targets
+    follow from; it is None if there is neither.
     """
     # Imported here because they import torch, which reading a recipe does not need.
     from deepcluster_core.precision import computed_in
@@ -208,7 +221,8 @@ def train(
         draft.folder,
         context.ranks,
     )
-    batches = _batches(pictures, plan, cuts, train, network, context)
+    clustered_ND = _clustered(features, train, network, num_images=len(pictures))
+    batches = _batches(pictures, plan, cuts, train, network, context, clustered_ND)
     if train.prototypes is None:
         plan.check_single()
     inputs = _Inputs(pictures, labels, checkpoint, features)
@@ -348,6 +362,19 @@ def _sgd(train: TrainConfig, num_steps: int, context: Context) -> "Sgd":
     return Sgd(train.lr, train.momentum, train.weight_decay, schedule=schedule, trust=trust)
 
 
+def _clustered(
+    features: Path | None, train: TrainConfig, network: NetworkConfig, *, num_images: int
+) -> "NDArray[np.float16] | None":
+    """Return the embeddings that were clustered, from which soft targets follow; None for hard."""
+    from deepcluster_core.training.bank import embeddings_in
+
+    # Without a projection, there are no embeddings that prototypes could classify.
+    if not train.is_soft or network.projection is None:
+        return None
+    key, dim = "train.prototypes.soft", network.projection.dim
+    return embeddings_in(features, key=key, num_images=num_images, num_views=1, dim=dim)
+
+
 def _batches(
     pictures: Images,
     plan: "Plan",
@@ -355,6 +382,7 @@ def _batches(
     train: TrainConfig,
     network: NetworkConfig,
     context: Context,
+    clustered_ND: "NDArray[np.float16] | None" = None,
 ) -> "Batches":
     """Return the batches of the epoch: random views of images in the order of the plan."""
     from deepcluster_core.device_feed.feed import Feed
@@ -367,6 +395,7 @@ def _batches(
         _views(train, network.image_size, context),
         is_weighted=train.balance == "weigh",
         ranks=context.ranks,
+        clustered_ND=clustered_ND,
         feed=Feed.of(pictures, network, context) if context.is_fed_on_device else None,
     )
 

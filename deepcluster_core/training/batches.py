@@ -6,6 +6,7 @@ Suffixes: B images of a batch that this rank has, H clusterings.
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ class Batches:
     """Whether an image's loss is weighted by the inverse of its cluster's size."""
     ranks: Ranks
     """The ranks, each of which loads its part of every batch only."""
+    clustered_ND: NDArray[np.float16] | None = None
+    """The embeddings that were clustered, for soft targets; None for hard ones."""
     feed: Feed | None = None
     """Makes the views on the device; None: threads make them in main memory."""
 
@@ -72,6 +75,7 @@ class Batches:
             weight_B=self.plan.weight_K[cluster_HB[0]] if self.is_weighted else None,
             image_id_B=ids_B,
             share=None if self.ranks.size == 1 else Share(rows, len(positions)),
+            clustered_BD=None if self.clustered_ND is None else self.clustered_ND[ids_B],
         )
         return part, first
 
@@ -86,13 +90,9 @@ class Batches:
                 yield self._request(part, first)
 
         for fed in feed.batches(requests(), workers=workers):
-            cluster_HB, *weights = fed.extras
-            yield replace(
-                parts.popleft(),
-                views=fed.views,
-                cluster_HB=cluster_HB,
-                weight_B=weights[0] if weights else None,
-            )
+            part = parts.popleft()
+            on_device = dict(zip(_extras(part), fed.extras, strict=True))
+            yield replace(part, views=fed.views, **on_device)
 
     def _request(self, part: Batch, first: int) -> Request:
         def cut(height_B: NDArray[np.int64], width_B: NDArray[np.int64]) -> list[Cut]:
@@ -102,6 +102,11 @@ class Batches:
                 for kind, (box_V4, flipped_V) in zip(self.views.kinds, boxes, strict=True)
             ]
 
-        extras = [part.cluster_HB] if part.weight_B is None else [part.cluster_HB, part.weight_B]
-        in_memory = tuple(extra for extra in extras if isinstance(extra, np.ndarray))
-        return Request(part.image_id_B, part.num_views, cut, in_memory)
+        return Request(part.image_id_B, part.num_views, cut, tuple(_extras(part).values()))
+
+
+def _extras(part: Batch) -> dict[str, NDArray[Any]]:
+    """Return the arrays that go to the device beside the views, by their names in the batch."""
+    names = ("cluster_HB", "weight_B", "clustered_BD")
+    values = {name: getattr(part, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}

@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, field_validator
 
 from deepcluster_core.config import StrictConfig
 
 
 class PrototypesConfig(StrictConfig):
     """The centroids of the clusters as the classifier: it is not trained, and not drawn anew."""
+
+    absent_when_none = frozenset(("soft",))
 
     temperature: PositiveFloat = 0.1
     """Divides the cosine of an embedding and a centroid, appendix D.1."""
@@ -17,6 +19,17 @@ class PrototypesConfig(StrictConfig):
     """Cluster the embeddings that training itself computes, those of each image's views of the
     first kind, as in the paper. False: cluster what the extract stage computes, which takes an
     additional pass over the images and uses one network, without augmentation, for all of them."""
+
+    soft: bool | None = None
+    """Share the target of an image between its cluster and the nearest of the others: the softmax
+    of the cosines of both centroids with the embedding that was clustered, divided by the
+    temperature. Not part of DeepCluster-v2, see benchmarks/README.md. None and false: its cluster
+    alone."""
+
+    @field_validator("soft")
+    @classmethod
+    def _default_is_none(cls, soft: bool | None) -> bool | None:
+        return soft or None  # one artifact key for one result
 
 
 class ScheduleConfig(StrictConfig):

@@ -21,7 +21,7 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.training.average import WeightAverage
-from deepcluster_core.training.heads import Head, mean_cross_entropy
+from deepcluster_core.training.heads import Head, Prototypes, mean_cross_entropy
 from deepcluster_core.training.learner import CHECK_EVERY, Learner, Sgd, check_finite, part_of
 from deepcluster_core.training.rank_layers import Share, spread_over_ranks
 from deepcluster_core.training.steps import steps_of
@@ -52,6 +52,8 @@ class Batch:
     image_id_B: NDArray[np.int64]
     share: Share | None = None
     """Which part of the whole batch this is; None if it is the whole batch."""
+    clustered_BD: NDArray[np.float16] | Tensor | None = None
+    """The embedding of each image that was clustered, for soft targets; None for hard ones."""
 
     @property
     def num_images(self) -> int:
@@ -74,6 +76,7 @@ class Batch:
             weight_B=None if self.weight_B is None else move(self.weight_B),
             num_images=self.num_images,
             share=self.share,
+            clustered_BD=None if self.clustered_BD is None else move(self.clustered_BD),
         )
 
 
@@ -88,12 +91,14 @@ class DeviceBatch:
     weight_B: Tensor | None
     num_images: int
     share: Share | None
+    clustered_BD: Tensor | None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors, in the same order for all batches of an epoch."""
-        weights = () if self.weight_B is None else (self.weight_B,)
-        return (*self.views, self.cluster_HB, *weights)
+        others = (self.weight_B, self.clustered_BD)
+        given = (tensor for tensor in others if tensor is not None)
+        return (*self.views, self.cluster_HB, *given)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -107,6 +112,7 @@ class DeviceBatch:
             views=tuple(views.clone() for views in self.views),
             cluster_HB=self.cluster_HB.clone(),
             weight_B=None if self.weight_B is None else self.weight_B.clone(),
+            clustered_BD=None if self.clustered_BD is None else self.clustered_BD.clone(),
         )
 
 
@@ -172,8 +178,8 @@ class PseudoLabelLearner(Learner):
         """Return the mean cross entropy of a batch with its pseudo-labels, in nats.
 
         It is the mean over all views of all kinds, images and clusterings: every view predicts the
-        clusters of its image. The loss of one of R ranks is R times its part of that mean, because
-        the gradients of the ranks are averaged.
+        clusters of its image, with soft targets two of them in each clustering. The loss of one of
+        R ranks is R times its part of that mean, because the gradients of the ranks are averaged.
         """
         return self.loss_on_device(batch.on_device(self.device), precision)
 
@@ -184,7 +190,12 @@ class PseudoLabelLearner(Learner):
         num_views = sum(batch.num_views)
         with autocast(self.device, precision):
             embedding_MD, logits = self._wrapped(batch.views, batch.num_views)
-        loss_M = mean_cross_entropy(logits, batch.cluster_HB.repeat(1, num_views))
+        second = None
+        if batch.clustered_BD is not None:
+            assert isinstance(self.head, Prototypes)
+            second = self.head.second_choice(batch.cluster_HB, batch.clustered_BD)
+            second = second.repeated(num_views)
+        loss_M = mean_cross_entropy(logits, batch.cluster_HB.repeat(1, num_views), second)
         if batch.weight_B is not None:
             loss_M = loss_M * batch.weight_B.repeat(num_views)
         num_own_images = batch.cluster_HB.shape[1]

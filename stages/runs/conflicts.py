@@ -195,6 +195,12 @@ def _reduced(recipe: "Recipe") -> Iterator[Conflict]:
             "train.prototypes.bank: begins with the embeddings of all images, which extract.pca "
             "would store reduced; leave one of them out",
         )
+    if recipe.train.is_soft:
+        yield (
+            ("train.prototypes.soft", "extract.pca"),
+            "train.prototypes.soft: needs the embeddings of all images, which extract.pca would "
+            "store reduced; leave one of them out",
+        )
     if extract.from_file is not None:
         yield (
             ("extract.pca", "extract.from"),
@@ -231,6 +237,12 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
             (key, "cluster.whiten"),
             f"{key}: takes centroids of the embeddings themselves; set cluster.whiten: false, or "
             f"zca",
+        )
+    if recipe.train.has_bank and recipe.train.is_soft:
+        yield (
+            ("train.prototypes.bank", "train.prototypes.soft"),
+            "train.prototypes.soft: needs one embedding of each image, without augmentation, and "
+            "train.prototypes.bank has those of views; leave one of them out",
         )
     if recipe.network.projection is None:
         yield (

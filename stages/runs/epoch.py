@@ -9,7 +9,7 @@ from stages.cluster import cluster
 from stages.extract import extract
 from stages.index import index
 from stages.score import score
-from stages.train import train
+from stages.train import TrainConfig, train
 
 STAGES: dict[str, StageFunction[...]] = {
     stage.name: stage for stage in (index, extract, cluster, train, score)
@@ -47,7 +47,7 @@ def one_epoch(
     before: Before,
     *,
     warm_start: bool,
-    has_bank: bool = False,
+    training: TrainConfig,
     trains: bool = True,
 ) -> Before:
     """Extract, cluster, train and score; return the artifacts that the next epoch reads.
@@ -58,13 +58,13 @@ def one_epoch(
         images: folder of the images artifact.
         before: artifacts of the previous epoch.
         warm_start: start k-means from the labels of the previous epoch (`cluster.warm_start`).
-        has_bank: cluster the embeddings in the previous checkpoint, which training has computed
-            (`train.prototypes.bank`); only the first epoch extracts features.
+        training: its settings. With `train.prototypes.bank`, what is clustered are the embeddings
+            that training has computed, and only the first epoch extracts features.
         trains: whether the network is trained; without, the clusters alone are scored.
     """
     start = before.labels if warm_start else None
     # The network of the previous epoch computes the features, and is then trained further.
-    if has_bank and before.checkpoint is not None:
+    if training.has_bank and before.checkpoint is not None:
         features = before.checkpoint
     else:
         features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
@@ -77,7 +77,7 @@ def one_epoch(
             images=images,
             labels=labels,
             checkpoint=before.checkpoint,
-            features=features if has_bank else None,
+            features=features if training.reads_features else None,
         )
     make(
         score,

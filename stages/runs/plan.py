@@ -67,7 +67,7 @@ def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) 
             images,
             before,
             warm_start=recipe.cluster.warm_start,
-            has_bank=recipe.train.has_bank,
+            training=recipe.train,
             trains=trains,
         )
     return planned

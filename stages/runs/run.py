@@ -138,7 +138,7 @@ class Run(Generic[ReportT]):
             images,
             before,
             warm_start=self.recipe.cluster.warm_start,
-            has_bank=self.recipe.train.has_bank,
+            training=self.recipe.train,
             trains=self.recipe.trains,
         )
 

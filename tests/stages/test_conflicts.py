@@ -53,6 +53,14 @@ def problems_of(path: Path, *changes: dict[str, Any]) -> list[str]:
             {"train": {"prototypes": {"bank": True}}, "extract": {"pca": {"dim": 4}}},
             r"train\.prototypes\.bank: .*extract\.pca",
         ),
+        (
+            {"train": {"prototypes": {"soft": True}}, "extract": {"pca": {"dim": 4}}},
+            r"train\.prototypes\.soft: .*extract\.pca",
+        ),
+        (
+            {"train": {"prototypes": {"soft": True, "bank": True}}},
+            r"train\.prototypes\.soft: .*one embedding.*train\.prototypes\.bank",
+        ),
         ({"extract": {"layer": "layer4"}}, r"clustered is layer4; set extract\.layer: projection"),
         ({"train": {"views": [SMALL, LARGE]}}, r"train\.views: .*8 px.*image_size = 16"),
         ({"train": {"blur": {"radius": [1.0, 5.0]}}}, r"train\.blur\.radius: 5 px .* of 8 px"),

@@ -49,6 +49,7 @@ PLAIN = TrainConfig(
 )
 BANK = PLAIN.model_copy(update={"prototypes": PrototypesConfig(bank=True), "average": 0.9})
 """Two passes of seven or eight batches; the average follows quickly."""
+SOFT = PLAIN.model_copy(update={"prototypes": PrototypesConfig(soft=True)})
 
 
 class Cut(Exception):  # noqa: N818
@@ -72,7 +73,10 @@ class Inputs:
         checkpoint: Path | None = None,
         **changed: Path | None,
     ) -> Manifest:
-        inputs = {"labels": self.labels, "features": self.features if config.has_bank else None}
+        inputs = {
+            "labels": self.labels,
+            "features": self.features if config.reads_features else None,
+        }
         train.run(
             train=config,
             network=NETWORK,
@@ -246,7 +250,9 @@ def test_run__next_epoch_goes_on_with_average_and_bank(
 # The same bytes
 
 
-@pytest.mark.parametrize("config", [PLAIN, BANK], ids=["prototypes", "bank and average"])
+@pytest.mark.parametrize(
+    "config", [PLAIN, BANK, SOFT], ids=["prototypes", "bank and average", "soft"]
+)
 def test_run__interrupted_ends_with_the_same_bytes(
     inputs: Inputs, tmp_path: Path, config: TrainConfig
 ) -> None:
@@ -288,6 +294,7 @@ def test_run__same_digest_with_any_number_of_workers(inputs: Inputs, tmp_path: P
     "changed",
     [
         {"prototypes": PrototypesConfig(temperature=0.2)},
+        {"prototypes": PrototypesConfig(soft=True)},
         {"views": VIEWS[:1]},
         {"lars": LarsConfig()},
         {"schedule": ScheduleConfig(epochs=1)},
@@ -344,6 +351,11 @@ def test_run__two_ranks_make_the_artifact_of_one(inputs: Inputs, tmp_path: Path)
             "train.prototypes.bank: needs the features",
         ),
         (
+            lambda inputs, out: inputs.train(out, SOFT, features=None),
+            ConfigError,
+            "train.prototypes.soft: needs the features",
+        ),
+        (
             lambda inputs, out: inputs.train(out, PLAIN.model_copy(update={"prototypes": None})),
             ConfigError,
             "the labels have 2 clusterings",
@@ -358,7 +370,12 @@ def test_run__two_ranks_make_the_artifact_of_one(inputs: Inputs, tmp_path: Path)
             "no learning rate for epoch 3",
         ),
     ],
-    ids=["bank without features", "several clusterings", "schedule has ended"],
+    ids=[
+        "bank without features",
+        "soft without features",
+        "several clusterings",
+        "schedule has ended",
+    ],
 )
 def test_run__refuses(
     inputs: Inputs,
@@ -378,5 +395,7 @@ def test_run__refuses_clusters_of_other_features(
         ConfigError, match=r"have 256 values, but the embeddings have 12\.\n.*\n.*Fix"
     ):
         inputs.train(tmp_path / "out", PLAIN, labels=labels)
-    with pytest.raises(FeatureError, match="cannot be the beginning of the bank"):
+    with pytest.raises(FeatureError, match=r"needs \d+ with"):
         inputs.train(tmp_path / "out", BANK, features=features)
+    with pytest.raises(FeatureError, match=r"soft needs \d+ with"):
+        inputs.train(tmp_path / "out", SOFT, features=features)

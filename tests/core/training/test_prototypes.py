@@ -113,9 +113,15 @@ def embeddings_of(built: Network, batch: Batch) -> NDArray[np.float64]:
 
 
 def derived_loss(
-    embedding_MD: NDArray[np.float64], batch: Batch, weight_B: NDArray[np.float32] | None = None
+    embedding_MD: NDArray[np.float64],
+    batch: Batch,
+    weight_B: NDArray[np.float32] | None = None,
+    clustered_BD: NDArray[np.float16] | None = None,
 ) -> float:
-    """Return the loss of equations 8 and 9 in NumPy: z and c have length 1."""
+    """Return the loss of equations 8 and 9 in NumPy: z and c have length 1.
+
+    With `clustered_BD`, the target of each image is shared by its cluster and a second one.
+    """
     num_views = sum(batch.num_views)
     losses: list[float] = []
     for head, centroids_KD in enumerate(centroids()):
@@ -124,7 +130,13 @@ def derived_loss(
             for image, cluster in enumerate(batch.cluster_HB[head]):
                 z_D = embedding_MD[view * batch.num_images + image]
                 power_K = np.exp(unit_KD @ z_D / TEMPERATURE)
-                loss = -np.log(power_K[cluster] / power_K.sum())
+                loss_K = -np.log(power_K / power_K.sum())
+                loss = loss_K[cluster]
+                if clustered_BD is not None:
+                    weight_K = np.exp(unit_KD @ clustered_BD[image].astype(float) / TEMPERATURE)
+                    second = max(set(range(len(unit_KD))) - {cluster}, key=weight_K.__getitem__)
+                    share = weight_K[second] / (weight_K[second] + weight_K[cluster])
+                    loss += min(share, 0.5) * (loss_K[second] - loss)
                 losses.append(loss * (1 if weight_B is None else weight_B[image]))
     return float(np.mean(losses))
 
@@ -148,6 +160,20 @@ def test_loss__weights_of_images_scale_all_their_views() -> None:
 
     expected = derived_loss(embeddings_of(network(), batch), batch, weight_B)
     assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_loss__soft_targets_are_shared_with_the_nearest_of_the_other_centroids() -> None:
+    batch = batch_of(0)
+    drawn_BD = np.random.default_rng(1).standard_normal((batch.num_images, D))
+    unit_BD = drawn_BD / np.linalg.norm(drawn_BD, axis=1, keepdims=True)
+    clustered_BD = unit_BD.astype(np.float16)
+
+    loss = learner().loss(replace(batch, clustered_BD=clustered_BD), "float32").detach()
+
+    embedding_MD = embeddings_of(network(), batch)
+    expected = derived_loss(embedding_MD, batch, clustered_BD=clustered_BD)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(derived_loss(embedding_MD, batch), rel=1e-2)
 
 
 def test_loss__gradients_are_those_of_a_finite_difference() -> None:
