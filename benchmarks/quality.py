@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from rich.console import Console
@@ -61,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark, print its table and write its JSON file."""
     given = _arguments().parse_args(argv)
     options = Options.of(given)
+    if given.at_once > 1 and not (given.cpu_time and given.threads):
+        raise BenchmarkError(
+            "--at-once: runs beside each other take each other's time.\n"
+            "  Fix: give --cpu-time and --threads 1 as well."
+        )
     seeds: list[int] = given.seeds or list(options.size(SEEDS, SEEDS[:1]))
     with scratch(options) as folder:
         data, facts = _packed(given, folder)
@@ -79,10 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for seed in seeds
             for name in names
         }
-        with ThreadPoolExecutor(given.at_once) as pool:
-            found = pool.map(lambda key: _logged(*key, sides[key]), sides)
-            for (name, _), figures in zip(sides, found, strict=True):
-                runs.setdefault(name, []).append(figures)
+        for (name, _), figures in _measured(sides, at_once=given.at_once).items():
+            runs.setdefault(name, []).append(figures)
     chances = {name: value for name, value in facts.items() if name.startswith("chance_")}
     Result(
         "quality",
@@ -100,8 +104,25 @@ def main(argv: Sequence[str] | None = None) -> None:
             "kendall_tau": kendall_taus({name: runs[name] for name in names}),
             "configurations": {name: overrides_of(name, known)[0] for name in names},
         },
-        notes=_notes(minutes, seeds, chances, invalid, cpu=given.cpu_time),
+        notes=_notes(minutes, seeds, chances, invalid, cpu=given.cpu_time, at_once=given.at_once),
     ).report(options)
+
+
+def _measured(sides: Mapping[tuple[str, int], Side], *, at_once: int) -> dict[Any, Figures]:
+    """Run sides, each one a name and a seed, some of them beside each other."""
+    failed = Event()
+
+    def run(key: tuple[str, int]) -> Figures:
+        if failed.is_set():  # what runs already goes on to its end, and nothing begins
+            return {}
+        try:
+            return _logged(*key, sides[key])
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return dict(zip(sides, pool.map(run, sides), strict=True))
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -130,7 +151,7 @@ def _arguments() -> argparse.ArgumentParser:
         "--at-once",
         type=positive,
         default=1,
-        help="runs beside each other; give --cpu-time and --threads as well (default: 1)",
+        help="runs beside each other, with --cpu-time and --threads (default: 1)",
     )
     arguments.add_argument("--seeds", type=int, nargs="+", help="seeds (default: 0 1 2)")
     arguments.add_argument("--only", nargs="+", metavar="NAME", help="only these configurations")
@@ -264,10 +285,12 @@ def _notes(
     refused: Mapping[str, str],
     *,
     cpu: bool,
+    at_once: int,
 ) -> list[str]:
     kind = "CPU time" if cpu else "wall clock"
+    beside = f", {at_once} at once" if at_once > 1 else ""
     notes = [
-        f"{minutes:g} minutes ({kind}) a run, seeds {', '.join(map(str, seeds))}.",
+        f"{minutes:g} minutes ({kind}) a run{beside}, seeds {', '.join(map(str, seeds))}.",
         "Networks are trained on all images without labels; labels are held out.",
     ]
     for name, chance in chances.items():

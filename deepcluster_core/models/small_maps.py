@@ -89,7 +89,8 @@ class _Products(torch.autograd.Function):
             _covered(maps_NHWI, pixel) @ _covering(weight_OKLI, pixel).T for pixel in pixels.all
         ]
         output = torch.stack(results, dim=1).unflatten(1, (pixels.height, pixels.width))
-        return output.permute(0, 3, 1, 2)
+        # Detached, because autograd lets nobody change a view of a function's own tensors in place.
+        return output.permute(0, 3, 1, 2).detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401

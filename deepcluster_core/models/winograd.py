@@ -2,17 +2,19 @@
 
 A tile of the map, A x A pixels, and the kernel, K x K, are transformed, multiplied value by value,
 summed over channels, and transformed back to a tile of the result, R x R with R = A - K + 1. That
-takes A² multiplications a tile instead of R²K²: 16 instead of 36 for 3x3, 64 instead of 400 for
-5x5. The gradient of the kernel is the same in reverse. (Winograd 1980; Lavin and Gray 2016,
-arXiv:1509.09308, name all transforms.) Transforms, too, are matrix products here.
+takes A² multiplications for each tile in place of R²K²: 16 in place of 36 for 3x3, 64 in place of
+400 for 5x5. For the gradient of the kernel, tiles of the map are multiplied with those of the
+result's gradient. (Winograd 1980; Lavin and Gray 2016, arXiv:1509.09308.) The transforms are matrix
+products as well.
 
 oneDNN has no such convolution for float32 on x86, and its gradient of the kernel is slow: on two
 cores of an AMD EPYC with AVX2, at 55 to 85 % of the pace of a matrix product, where its other two
 passes reach 110 to 150 %. For 13x13 pixels and 256 to 384 channels, the gradient takes half of
-oneDNN's time in this way, and all passes of AlexNet's 5x5 kernel take 40 to 55 %.
+oneDNN's time in this way, and all passes of AlexNet's 5x5 kernel take 40 to 55 %. Processors with
+AVX-512, or of Arm, use it as well where they compute in float32; there it was not measured.
 
-Tiles are small, so that rounding stays what it is elsewhere. Largest difference from float64, in
-standard deviations of the result: 3x3 2e-6 (oneDNN 1e-5), 5x5 4e-5 (oneDNN 1e-5 to 3e-5).
+Tiles are small, because rounding grows with them. Largest difference from float64, in standard
+deviations of the result: 3x3 2e-6 (oneDNN 1e-5), 5x5 4e-5 (oneDNN 1e-5 to 3e-5).
 
 Suffixes: N images, H rows, W columns, I input channels, O output channels, T tiles, P = A² values
 of a transformed tile, Q = K² of the kernel, R = R² of a tile of the result.
@@ -34,18 +36,20 @@ TILES: dict[int, tuple[int, tuple[float, ...]]] = {
 }
 """By side of the kernel: side of a tile of the result, and the points, beside infinity, at which
 the polynomials of the algorithm are evaluated. Small ones, which keep rounding small."""
-LEAST_CHANNELS = 64 * 128
+LEAST_CHANNEL_PRODUCT = 64 * 128
 """Product of input and output channels below which transforms cost what multiplications save.
 
 Gradient of 3x3 kernels, in oneDNN's time, one and two threads: 64 x 64 channels 0.7 to 1.2, 64 x
 128 0.6 to 0.9, 128 x 128 and more 0.4 to 0.8."""
-LEAST_CHANNELS_OF_MAPS = 256 * 384
+LEAST_CHANNEL_PRODUCT_OF_MAPS = 256 * 384
 """The same for the other two passes of 3x3 kernels, in which oneDNN is good: from here on they take
 0.7 to 0.9 of its time; with 128 x 256 channels 0.8 to 1.1, with 64 x 128 1.1 to 1.5."""
 MOST_MULTIPLICATIONS = 0.6
 """Share of the multiplications of a plain convolution that may be left: tiles can stick out."""
 VALUES_AT_ONCE = 2**22
-"""Transformed values of maps and results that are held at once: 16 MB, which stay in a cache."""
+"""Transformed values of maps and results that are held at once: 16 MB, which stay in a cache.
+
+Where a single image has more, as in VGG-16 above 28x28 pixels, torch convolves."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Plan:
     height: int
     """Pixels of the result."""
     width: int
+    """Pixels of the result."""
     all_passes: bool
     """Whether results and gradients of maps are computed in this way, too."""
 
@@ -77,15 +82,23 @@ class Plan:
         return -(-self.width // self.side)
 
     @property
+    def transformed_values(self) -> int:
+        """Number of transformed values of a channel of an image."""
+        return self.rows * self.columns * (self.side + self.kernel - 1) ** 2
+
+    @property
     def multiplications(self) -> float:
         """Multiplications of two channels, as a share of those of a plain convolution."""
-        of_tiles = self.rows * self.columns * (self.side + self.kernel - 1) ** 2
-        return of_tiles / (self.height * self.width * self.kernel**2)
+        return self.transformed_values / (self.height * self.width * self.kernel**2)
 
     def blocks(self, num_images: int, num_channels: int) -> Iterator[slice]:
-        """Yield images whose transformed values stay in a cache, given the channels of both."""
-        of_an_image = self.rows * self.columns * (self.side + self.kernel - 1) ** 2 * num_channels
-        step = max(1, VALUES_AT_ONCE // of_an_image)
+        """Yield images whose transformed values stay in a cache.
+
+        Args:
+            num_images: number of all images.
+            num_channels: channels of the maps and of the results together.
+        """
+        step = max(1, VALUES_AT_ONCE // (self.transformed_values * num_channels))
         yield from (slice(start, start + step) for start in range(0, num_images, step))
 
 
@@ -97,16 +110,18 @@ def plan_of(
     num_out, num_in, kernel, width = weight_shape
     if kernel not in TILES or width != kernel or stride != (1, 1):
         return None
-    if padding not in [(side, side) for side in range(kernel)]:
+    if padding not in [(pixels, pixels) for pixels in range(kernel)]:
         return None
     plan = Plan(
         kernel=kernel,
         padding=padding[0],
         height=map_sides[0] + 2 * padding[0] - kernel + 1,
         width=map_sides[1] + 2 * padding[0] - kernel + 1,
-        all_passes=kernel > 3 or num_in * num_out >= LEAST_CHANNELS_OF_MAPS,
+        all_passes=kernel > 3 or num_in * num_out >= LEAST_CHANNEL_PRODUCT_OF_MAPS,
     )
-    if num_in * num_out < LEAST_CHANNELS or min(plan.height, plan.width) < plan.side:
+    if num_in * num_out < LEAST_CHANNEL_PRODUCT or min(plan.height, plan.width) < plan.side:
+        return None
+    if plan.transformed_values * (num_in + num_out) > VALUES_AT_ONCE:
         return None
     return plan if plan.multiplications <= MOST_MULTIPLICATIONS else None
 
@@ -136,11 +151,11 @@ class _Convolution(torch.autograd.Function):
         maps, weight_OIKL = ctx.saved_tensors
         plan: Plan = ctx.plan
         (gradient,) = gradients
-        of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
+        needs_maps, needs_weight, needs_bias, _ = ctx.needs_input_grad
         return (
-            _gradient_of_maps(gradient, maps, weight_OIKL, plan) if of_maps else None,
-            _gradient_of_kernel(gradient, maps, plan) if of_weight else None,
-            gradient.sum((0, 2, 3)) if of_bias else None,
+            _gradient_of_maps(gradient, maps, weight_OIKL, plan) if needs_maps else None,
+            _gradient_of_kernel(gradient, maps, plan) if needs_weight else None,
+            gradient.sum((0, 2, 3)) if needs_bias else None,
             None,
         )
 
@@ -164,7 +179,9 @@ def _convolved(maps: Tensor, weight_OIKL: Tensor, bias_O: Tensor | None, plan: P
         else:
             torch.add(tiles, bias_O, out=written)
     within = output[:, : plan.height, : plan.width].contiguous()
-    return within.permute(0, 3, 1, 2)
+    # Detached, because autograd lets nobody change a view of a function's own tensors in place, as
+    # a ReLU behind it may.
+    return within.permute(0, 3, 1, 2).detach()
 
 
 def _gradient_of_maps(gradient: Tensor, maps: Tensor, weight_OIKL: Tensor, plan: Plan) -> Tensor:
@@ -253,21 +270,22 @@ class _Transforms:
 
 @cache
 def _transforms(kernel: int, dtype: torch.dtype) -> _Transforms:
-    """Return the transforms: polynomials are evaluated at points, multiplied and interpolated.
+    """Return the transforms, which Toom and Cook's way to multiply polynomials gives.
 
-    A one-dimensional convolution of `side` results is the product of two polynomials, whose
-    coefficients are the kernel and the results' gradient. Its transpose, which is needed here,
-    interpolates first.
+    With V(n), the powers 0 to n - 1 of the points, the R results of a kernel k along a row d of
+    A = R + K - 1 pixels are V(R)ᵀ [(V(K) k) ∘ (V(A)⁻ᵀ d)].
     """
-    side, points = TILES[kernel]
-    evaluate_map = _powers(points, side + kernel - 1)
-    evaluate_kernel, evaluate_result = _powers(points, kernel), _powers(points, side)
-    interpolate = torch.linalg.inv(evaluate_map).T
-    # Rows of about the same size for maps and kernels lose the least in rounding.
-    sizes = 2 ** interpolate.abs().amax(dim=1, keepdim=True).log2().round()
-    axes = (interpolate / sizes, evaluate_kernel * sizes, evaluate_result)
-    both = [torch.kron(axis, axis).to(dtype) for axis in axes]
-    return _Transforms(*both)
+    # Made once for all callers: also for those that train, and not on their current device.
+    with torch.inference_mode(False), torch.device("cpu"):
+        side, points = TILES[kernel]
+        evaluate_map = _powers(points, side + kernel - 1)
+        evaluate_kernel, evaluate_result = _powers(points, kernel), _powers(points, side)
+        interpolate = torch.linalg.inv(evaluate_map).T
+        # Rows of about the same size for maps and kernels lose the least in rounding.
+        sizes = 2 ** interpolate.abs().amax(dim=1, keepdim=True).log2().round()
+        axes = (interpolate / sizes, evaluate_kernel * sizes, evaluate_result)
+        both = [torch.kron(axis, axis).to(dtype) for axis in axes]
+        return _Transforms(*both)
 
 
 def _powers(points: tuple[float, ...], number: int) -> Tensor:

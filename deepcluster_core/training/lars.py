@@ -33,7 +33,7 @@ class Lars(Optimizer):
         """
         # The penalty is added here and not with the step, where it would follow the scaling.
         super().__init__(groups, lr, weight_decay=0)
-        self._decay = weight_decay
+        self._penalty = weight_decay
         self._trust = trust
 
     def adapt(self, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
@@ -44,7 +44,7 @@ class Lars(Optimizer):
         norm_W = _norms(weights)
         norm_of_gradient_W = _norms(gradients)
         is_scaled_W = (norm_W > 0) & (norm_of_gradient_W > 0)
-        decay = self._decay
+        decay = self._penalty
         ratio_W = self._trust * norm_W / (norm_of_gradient_W + decay * norm_W + EPSILON)
         ratio_W = torch.where(is_scaled_W, ratio_W, 1.0)
         decay_W = decay * is_scaled_W

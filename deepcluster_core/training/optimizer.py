@@ -21,36 +21,43 @@ class Group:
 
 
 class Optimizer:
-    """Plain steps of all weights that have a gradient."""
+    """SGD with momentum: steps of all weights that have a gradient."""
 
     def __init__(self, groups: Sequence[Group], lr: float | Tensor, *, weight_decay: float) -> None:
         """Start without momentum buffers.
 
         Args:
             groups: the weights; each is in one group.
-            lr: learning rate; it can be changed before each step. A tensor stays on its device.
-            weight_decay: L2 penalty.
+            lr: learning rate, which can be changed before each step. A tensor on the device of the
+                weights is read there, so that a CUDA graph can follow its changes.
+            weight_decay: L2 penalty, added to the gradients.
         """
-        self.groups = groups
         self.lr = lr
-        self.weight_decay = weight_decay
+        self._groups = groups
+        self._weight_decay = weight_decay
         self.momentum: dict[nn.Parameter, Tensor] = {}
         """The buffers; a weight has one after its first step, if its group has momentum."""
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        for group in self.groups:
+        for group in self._groups:
             for weight in group.weights:
                 weight.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
         """Take a step with the gradients."""
-        for group in self.groups:
+        for group in self._groups:
             weights = [weight for weight in group.weights if weight.grad is not None]
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             self.adapt(weights, gradients)
             buffers = [self.momentum.get(weight) for weight in weights]
+            if any(buffer is not None for buffer in buffers):
+                # The function begins all buffers or none; zeros are what a first step begins with.
+                buffers = [
+                    torch.zeros_like(weight) if buffer is None else buffer
+                    for weight, buffer in zip(weights, buffers, strict=True)
+                ]
             sgd(
                 [*weights],
                 gradients,
@@ -58,7 +65,7 @@ class Optimizer:
                 fused=True,  # each step reads and writes every weight only once
                 lr=self.lr,
                 momentum=group.momentum,
-                weight_decay=self.weight_decay,
+                weight_decay=self._weight_decay,
                 dampening=0,
                 nesterov=False,
                 maximize=False,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import quality, quality_sides
-from benchmarks.harness import BenchmarkError, Runs
+from benchmarks.harness import BenchmarkError, Runs, Side
 from benchmarks.ingredients import Setting, ingredients
 from benchmarks.ours import Pipeline
 from benchmarks.quality_table import kendall_taus, quality_table
@@ -148,3 +148,29 @@ def test_kendall_taus__are_over_all_runs_that_have_the_measure() -> None:
     }
 
     assert kendall_taus(runs) == {"rankme": {"runs": 3, "class": pytest.approx(1)}}
+
+
+def test_measured__nothing_begins_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def run(side: Side) -> dict[str, float]:
+        begun.append(side.target)
+        if side.target == "fails":
+            raise BenchmarkError("on purpose")
+        return {"neighbours_class": 1.0}
+
+    monkeypatch.setattr(Side, "run", run)
+    names = ("first", "fails", "third", "fourth")
+    sides = {(name, 0): Side(name) for name in names}
+
+    found = quality._measured({("first", 0): sides["first", 0]}, at_once=2)  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(BenchmarkError, match="on purpose"):
+        quality._measured(sides, at_once=1)  # pyright: ignore[reportPrivateUsage]
+
+    assert found == {("first", 0): {"neighbours_class": 1.0}}
+    assert begun == ["first", "first", "fails"]
+
+
+def test_main__runs_at_once_need_times_of_the_cpu(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"--at-once: .*\n  Fix: .*--cpu-time"):
+        quality.main(["--at-once", "2", "--json", str(tmp_path / "out.json")])

@@ -35,14 +35,24 @@ def test_import__does_without_torch() -> None:
 
 STEP = """
 import sys
-from torch import nn
-from deepcluster_core.training.learner import Learner, Sgd
-import torch
+import numpy as np
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.heads import Fresh
+from deepcluster_core.training.learner import Sgd
 
-layer = nn.Linear(2, 1)
-sgd = Sgd(lr=0.1, momentum=0.9, weight_decay=0.1, trust=float(sys.argv[1]) or None)
-learner = Learner(sgd, {"layer": layer}, seed=0, device="cpu")
-learner.descend(lambda: layer(torch.ones(1, 2)).sum(), 0)
+network = build_network(NetworkConfig(name="smallnet", image_size=16), channels=3, seed=0)
+learner = PseudoLabelLearner(
+    network,
+    head=Fresh.drawn(network.output_dim, 2, seed=0),
+    sgd=Sgd(lr=0.1, momentum=0.9, weight_decay=0.1, trust=float(sys.argv[1]) or None),
+    device="cpu",
+    dropout_seed=0,
+)
+ids_B = np.arange(2)
+batch = Batch((np.zeros((2, 16, 16, 3), np.uint8),), (1,), ids_B[None], None, ids_B)
+train_epoch(learner, [batch], precision="float32", after_step=lambda _: None)
 sys.exit("torch._dynamo" in sys.modules)
 """
 

@@ -151,6 +151,18 @@ def test_small_maps__autocast() -> None:
         torch.testing.assert_close(ours_, theirs_, rtol=0.03, atol=0.03)
 
 
+@pytest.mark.parametrize(("channels", "side"), [((3, 5), 2), (WIDE, 8), ((256, 384), 8)])
+def test_cpu_convolutions__what_follows_may_change_the_output_in_place(
+    channels: tuple[int, int], side: int
+) -> None:
+    maps_NIHW = torch.randn(2, channels[0], side, side, dtype=torch.float64)
+    found: list[tuple[Tensor, ...]] = []
+    for layer in pair_of(3, 1, 1, bias=False, channels=channels):
+        output = nn.Sequential(layer, nn.ReLU(inplace=True))(maps_NIHW)
+        found.append((output, *torch.autograd.grad(output.square().sum(), (layer.weight,))))
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_cpu_convolutions__other_layers_stay() -> None:
     class Own(nn.Conv2d):
         """Does more than convolve, as timm's do."""
@@ -194,7 +206,16 @@ def test_winograd__rounding(kernel: int, channels: tuple[int, int], most: float)
         ((one - other).abs().max() / other.std()).item()
         for one, other in zip(found, exact, strict=True)
     ]
-    assert max(errors) < most
+    assert all(error < most for error in errors), errors
+
+
+def test_winograd__transforms_of_an_extraction_serve_training_as_well() -> None:
+    winograd._transforms.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    _, ours = pair_of(5, 1, 2, channels=WIDE)
+    maps_NIHW = torch.randn(2, WIDE[0], 8, 8, dtype=torch.float64)
+    with torch.inference_mode():
+        extracted = ours(maps_NIHW)
+    torch.testing.assert_close(results_of(ours, maps_NIHW)[0].detach(), extracted.clone())
 
 
 def test_winograd__blocks_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +236,7 @@ def test_winograd__blocks_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
         ((8, 8), (128, 96, 3, 3), (1, 1), (3, 3)),
         ((8, 8), (64, 64, 3, 3), (1, 1), (1, 1)),  # transforms would cost too much
         ((5, 5), (128, 96, 3, 3), (1, 1), (1, 1)),  # tiles of 2 x 2 stick out too far
+        ((128, 128), (128, 96, 3, 3), (1, 1), (1, 1)),  # of one image, more than a cache holds
         ((2, 2), (128, 96, 3, 3), (1, 1), (0, 0)),  # no result at all, which torch explains
     ],
 )
