@@ -54,10 +54,9 @@ class Optimizer:
             buffers = [self.momentum.get(weight) for weight in weights]
             if any(buffer is not None for buffer in buffers):
                 # The function begins all buffers or none; zeros are what a first step begins with.
-                buffers = [
-                    torch.zeros_like(weight) if buffer is None else buffer
-                    for weight, buffer in zip(weights, buffers, strict=True)
-                ]
+                for number, weight in enumerate(weights):
+                    if buffers[number] is None:
+                        buffers[number] = torch.zeros_like(weight)
             sgd(
                 [*weights],
                 gradients,
