@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,15 +26,12 @@ from deepcluster_core.stage import stage
 from deepcluster_core.training.config import LarsConfig, PrototypesConfig, ScheduleConfig
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from deepcluster_core.data.augment import Views
     from deepcluster_core.training.batches import Batches
     from deepcluster_core.training.epoch import PseudoLabelLearner
     from deepcluster_core.training.heads import Head
     from deepcluster_core.training.learner import Sgd
-    from deepcluster_core.training.plan import Cuts, Plan
+    from deepcluster_core.training.plan import Cuts, FindSeconds, Plan
 
 
 class TrainConfig(StrictConfig):
@@ -216,13 +214,13 @@ def train(
             num_draws=pace.num_draws,
             num_kept=cuts.num_draws,
             seed=_seed(context, "order"),
+            find_seconds=_find_seconds(labels, features, train, context),
         ),
         context.scratch or draft.folder,
         draft.folder,
         context.ranks,
     )
-    clustered_ND = _clustered(features, train, network, num_images=len(pictures))
-    batches = _batches(pictures, plan, cuts, train, network, context, clustered_ND)
+    batches = _batches(pictures, plan, cuts, train, network, context)
     if train.prototypes is None:
         plan.check_single()
     inputs = _Inputs(pictures, labels, checkpoint, features)
@@ -362,17 +360,21 @@ def _sgd(train: TrainConfig, num_steps: int, context: Context) -> "Sgd":
     return Sgd(train.lr, train.momentum, train.weight_decay, schedule=schedule, trust=trust)
 
 
-def _clustered(
-    features: Path | None, train: TrainConfig, network: NetworkConfig, *, num_images: int
-) -> "NDArray[np.float16] | None":
-    """Return the embeddings that were clustered, from which soft targets follow; None for hard."""
-    from deepcluster_core.training.bank import embeddings_in
+def _find_seconds(
+    labels: Path, features: Path | None, train: TrainConfig, context: Context
+) -> "FindSeconds | None":
+    """Return what finds second clusters for soft targets; None for hard ones."""
+    from deepcluster_core.clustering.second import second_clusters
 
-    # Without a projection, there are no embeddings that prototypes could classify.
-    if not train.is_soft or network.projection is None:
+    if train.prototypes is None or not train.is_soft:
         return None
-    key, dim = "train.prototypes.soft", network.projection.dim
-    return embeddings_in(features, key=key, num_images=num_images, num_views=1, dim=dim)
+    return partial(
+        second_clusters,
+        labels,
+        features,
+        temperature=train.prototypes.temperature,
+        device=context.device,
+    )
 
 
 def _batches(
@@ -382,7 +384,6 @@ def _batches(
     train: TrainConfig,
     network: NetworkConfig,
     context: Context,
-    clustered_ND: "NDArray[np.float16] | None" = None,
 ) -> "Batches":
     """Return the batches of the epoch: random views of images in the order of the plan."""
     from deepcluster_core.device_feed.feed import Feed
@@ -395,7 +396,6 @@ def _batches(
         _views(train, network.image_size, context),
         is_weighted=train.balance == "weigh",
         ranks=context.ranks,
-        clustered_ND=clustered_ND,
         feed=Feed.of(pictures, network, context) if context.is_fed_on_device else None,
     )
 

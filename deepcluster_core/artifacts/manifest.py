@@ -211,14 +211,28 @@ def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
     """
     dumped: dict[str, Any] = {}
     for name, section in config.items():
-        # Such settings are left out, so that adding one keeps the keys of existing artifacts.
-        absent = {key for key in section.absent_when_none if getattr(section, key) is None}
-        values = section.model_dump(mode="json", exclude=absent)
+        values = section.model_dump(mode="json")
+        _leave_out_absent(section, values)
         for key, former_default in section.keyed_when_none.items():
             if values[key] is None:
                 values[key] = former_default
         dumped[name] = values | _file_digests(name, section)
     return dumped
+
+
+def _leave_out_absent(section: StrictConfig, values: dict[str, Any]) -> None:
+    """Leave out what is None and was added later, so that the keys of older artifacts hold.
+
+    Args:
+        section: a section, or one of its parts.
+        values: its plain values, which are changed.
+    """
+    for name, field in type(section).model_fields.items():
+        value, key = getattr(section, name), field.alias or name
+        if value is None and name in section.absent_when_none:
+            del values[key]
+        elif isinstance(value, StrictConfig):
+            _leave_out_absent(value, values[key])
 
 
 def _file_digests(name: str, section: StrictConfig) -> dict[str, str]:

@@ -63,12 +63,34 @@ class Bank:
             ConfigError: there are no features.
             FeatureError: the features are not embeddings of these images.
         """
-        rows_NX = np.empty((0, num_views * dim), np.float16)
-        if ranks.rank == 0:
-            key = "train.prototypes.bank"
-            rows_NX = embeddings_in(
-                folder, key=key, num_images=num_images, num_views=num_views, dim=dim
+        if folder is None:
+            raise ConfigError(
+                "train.prototypes.bank: needs the features that were clustered.\n"
+                "  Fix: give the stage features=FOLDER, the artifact that the cluster stage read."
             )
+        if ranks.rank != 0:
+            return cls(np.empty((0, num_views * dim), np.float16), num_views=num_views, ranks=ranks)
+        stored = Features(folder)
+        if stored.is_reduced:
+            raise FeatureError(
+                f"{stored.path}: cannot be the beginning of the bank: holds principal components.\n"
+                f"  Fix: leave extract.pca out, or train.prototypes.bank."
+            )
+        found = (stored.num_images, stored.view_dim)
+        if found != (num_images, dim):
+            raise FeatureError(
+                f"{stored.path}: cannot be the beginning of the bank: holds {found[0]} images with "
+                f"{found[1]} values, expected {num_images} with {dim}.\n"
+                f"  Cause: the bank holds the outputs of the projection\n"
+                f"  Fix:   set extract.layer: projection, or leave train.prototypes.bank out."
+            )
+        rows_NX = np.empty((num_images, num_views * dim), np.float16)
+        start = 0
+        for block_BX in stored.blocks():
+            block_BVD = block_BX.reshape(len(block_BX), stored.views, dim)
+            chosen_BVD = block_BVD[:, np.arange(num_views) % stored.views]
+            rows_NX[start : start + len(block_BX)] = chosen_BVD.reshape(len(block_BX), -1)
+            start += len(block_BX)
         return cls(rows_NX, num_views=num_views, ranks=ranks)
 
     def put(self, image_id_B: NDArray[np.int64], embedding_VB_D: Tensor) -> None:
@@ -137,50 +159,3 @@ class Bank:
         write_features(
             folder, blocks(), num_images=num_images, dtype="float16", views=self._num_views
         )
-
-
-def embeddings_in(
-    folder: Path | None, *, key: str, num_images: int, num_views: int, dim: int
-) -> NDArray[np.float16]:
-    """Return the embeddings that were clustered, (N, V * D), view after view.
-
-    View v is view v modulo the number of stored views; the features of the extract stage have one.
-
-    Args:
-        folder: an artifact with the features that were clustered.
-        key: the key of the recipe that asks for them, for messages.
-        num_images: N.
-        num_views: V.
-        dim: D.
-
-    Raises:
-        ConfigError: there are no features.
-        FeatureError: the features are not embeddings of these images.
-    """
-    if folder is None:
-        raise ConfigError(
-            f"{key}: needs the features that were clustered.\n"
-            f"  Fix: give the stage features=FOLDER, the artifact that the cluster stage read."
-        )
-    stored = Features(folder)
-    if stored.is_reduced:
-        raise FeatureError(
-            f"{stored.path}: holds principal components, but {key} needs embeddings.\n"
-            f"  Fix: leave extract.pca out, or {key}."
-        )
-    found = (stored.num_images, stored.view_dim)
-    if found != (num_images, dim):
-        raise FeatureError(
-            f"{stored.path}: holds {found[0]} images with {found[1]} values, but {key} needs "
-            f"{num_images} with {dim}.\n"
-            f"  Cause: it needs the outputs of the projection\n"
-            f"  Fix:   set extract.layer: projection, or leave {key} out."
-        )
-    rows_NX = np.empty((num_images, num_views * dim), np.float16)
-    start = 0
-    for block_BX in stored.blocks():
-        block_BVD = block_BX.reshape(len(block_BX), stored.views, dim)
-        chosen_BVD = block_BVD[:, np.arange(num_views) % stored.views]
-        rows_NX[start : start + len(block_BX)] = chosen_BVD.reshape(len(block_BX), -1)
-        start += len(block_BX)
-    return rows_NX

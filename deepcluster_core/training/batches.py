@@ -17,7 +17,7 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.device_feed.crops import Cut
 from deepcluster_core.device_feed.feed import Feed, Request
 from deepcluster_core.ranks import Ranks, own_rows
-from deepcluster_core.training.epoch import Batch
+from deepcluster_core.training.epoch import OTHERS, Batch
 from deepcluster_core.training.plan import Cuts, Plan
 from deepcluster_core.training.rank_layers import Share
 
@@ -36,8 +36,6 @@ class Batches:
     """Whether an image's loss is weighted by the inverse of its cluster's size."""
     ranks: Ranks
     """The ranks, each of which loads its part of every batch only."""
-    clustered_ND: NDArray[np.float16] | None = None
-    """The embeddings that were clustered, for soft targets; None for hard ones."""
     feed: Feed | None = None
     """Makes the views on the device; None: threads make them in main memory."""
 
@@ -75,7 +73,7 @@ class Batches:
             weight_B=self.plan.weight_K[cluster_HB[0]] if self.is_weighted else None,
             image_id_B=ids_B,
             share=None if self.ranks.size == 1 else Share(rows, len(positions)),
-            clustered_BD=None if self.clustered_ND is None else self.clustered_ND[ids_B],
+            **self.plan.seconds_of(ids_B),
         )
         return part, first
 
@@ -107,6 +105,5 @@ class Batches:
 
 def _extras(part: Batch) -> dict[str, NDArray[Any]]:
     """Return the arrays that go to the device beside the views, by their names in the batch."""
-    names = ("cluster_HB", "weight_B", "clustered_BD")
-    values = {name: getattr(part, name) for name in names}
+    values = {name: getattr(part, name) for name in ("cluster_HB", *OTHERS)}
     return {name: value for name, value in values.items() if value is not None}

@@ -22,9 +22,8 @@ class PrototypesConfig(StrictConfig):
 
     soft: bool | None = None
     """Share the target of an image between its cluster and the nearest of the others: the softmax
-    of the cosines of both centroids with the embedding that was clustered, divided by the
-    temperature. Not part of DeepCluster-v2, see benchmarks/README.md. None and false: its cluster
-    alone."""
+    of the cosines of both centroids with what was clustered, divided by the temperature. Not part
+    of DeepCluster-v2. None and false: its cluster alone."""
 
     @field_validator("soft")
     @classmethod

@@ -21,7 +21,7 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.training.average import WeightAverage
-from deepcluster_core.training.heads import Head, Prototypes, mean_cross_entropy
+from deepcluster_core.training.heads import Head, mean_cross_entropy
 from deepcluster_core.training.learner import CHECK_EVERY, Learner, Sgd, check_finite, part_of
 from deepcluster_core.training.rank_layers import Share, spread_over_ranks
 from deepcluster_core.training.steps import steps_of
@@ -35,6 +35,9 @@ LOSS_GRID = 2**20
 Additions are then exact up to 8.6e9 nats, so that the sum does not depend on when the ranks added
 their parts, nor on whether training was interrupted.
 """
+
+OTHERS = ("weight_B", "second_HB", "second_share_HB")
+"""Arrays of a batch that it may have beside the views and the clusters."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,10 @@ class Batch:
     image_id_B: NDArray[np.int64]
     share: Share | None = None
     """Which part of the whole batch this is; None if it is the whole batch."""
-    clustered_BD: NDArray[np.float16] | Tensor | None = None
-    """The embedding of each image that was clustered, for soft targets; None for hard ones."""
+    second_HB: NDArray[np.int64] | Tensor | None = None
+    """A second cluster of the image in each clustering, for soft targets; None for hard ones."""
+    second_share_HB: NDArray[np.float32] | Tensor | None = None
+    """The share of the target that the second cluster has; None for hard targets."""
 
     @property
     def num_images(self) -> int:
@@ -76,7 +81,8 @@ class Batch:
             weight_B=None if self.weight_B is None else move(self.weight_B),
             num_images=self.num_images,
             share=self.share,
-            clustered_BD=None if self.clustered_BD is None else move(self.clustered_BD),
+            second_HB=None if self.second_HB is None else move(self.second_HB),
+            second_share_HB=None if self.second_share_HB is None else move(self.second_share_HB),
         )
 
 
@@ -91,14 +97,14 @@ class DeviceBatch:
     weight_B: Tensor | None
     num_images: int
     share: Share | None
-    clustered_BD: Tensor | None
+    second_HB: Tensor | None
+    second_share_HB: Tensor | None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors, in the same order for all batches of an epoch."""
-        others = (self.weight_B, self.clustered_BD)
-        given = (tensor for tensor in others if tensor is not None)
-        return (*self.views, self.cluster_HB, *given)
+        others = (getattr(self, name) for name in OTHERS)
+        return (*self.views, self.cluster_HB, *(one for one in others if one is not None))
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -107,12 +113,12 @@ class DeviceBatch:
 
     def copy(self) -> "DeviceBatch":
         """Return a copy with memory of its own."""
+        others = {name: getattr(self, name) for name in OTHERS}
         return replace(
             self,
             views=tuple(views.clone() for views in self.views),
             cluster_HB=self.cluster_HB.clone(),
-            weight_B=None if self.weight_B is None else self.weight_B.clone(),
-            clustered_BD=None if self.clustered_BD is None else self.clustered_BD.clone(),
+            **{name: one.clone() for name, one in others.items() if one is not None},
         )
 
 
@@ -191,10 +197,9 @@ class PseudoLabelLearner(Learner):
         with autocast(self.device, precision):
             embedding_MD, logits = self._wrapped(batch.views, batch.num_views)
         second = None
-        if batch.clustered_BD is not None:
-            assert isinstance(self.head, Prototypes)
-            second = self.head.second_choice(batch.cluster_HB, batch.clustered_BD)
-            second = second.repeated(num_views)
+        if batch.second_HB is not None and batch.second_share_HB is not None:
+            second_HM = batch.second_HB.repeat(1, num_views)
+            second = (second_HM, batch.second_share_HB.repeat(1, num_views))
         loss_M = mean_cross_entropy(logits, batch.cluster_HB.repeat(1, num_views), second)
         if batch.weight_B is not None:
             loss_M = loss_M * batch.weight_B.repeat(num_views)

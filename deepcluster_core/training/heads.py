@@ -5,7 +5,6 @@ D.1) takes the centroids of the clusters, which are not trained.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -136,62 +135,30 @@ class Prototypes(nn.Module):
             scaled_MD = embedding_MD.float() / self.temperature
             return tuple(scaled_MD @ self.get_buffer(name).T for name in self._names)
 
-    @torch.no_grad()
-    def second_choice(self, cluster_HM: Tensor, clustered_MD: Tensor) -> "SecondChoice":
-        """Return the nearest of the other clusters of each row, and its share of the target.
-
-        Args:
-            cluster_HM: int64, the cluster of each row in each clustering.
-            clustered_MD: the embedding of each row that was clustered.
-        """
-        clusters: list[Tensor] = []
-        shares: list[Tensor] = []
-        for logits_MK, cluster_M in zip(self.classify(clustered_MD), cluster_HM, strict=True):
-            cluster_M1 = cluster_M[:, None]
-            first_M1 = logits_MK.gather(1, cluster_M1)
-            second_M1, second_cluster_M1 = logits_MK.scatter(1, cluster_M1, -torch.inf).max(
-                dim=1, keepdim=True
-            )
-            clusters.append(second_cluster_M1.squeeze(1))
-            # The softmax of the two. Where embeddings are whitened to be clustered, another
-            # centroid than that of the row's cluster may be the nearest to the embedding itself.
-            shares.append(torch.sigmoid(second_M1 - first_M1).clamp(max=0.5).squeeze(1))
-        return SecondChoice(torch.stack(clusters), torch.stack(shares))
-
-
-@dataclass(frozen=True)
-class SecondChoice:
-    """A second cluster of each row in each clustering."""
-
-    cluster_HM: Tensor
-    share_HM: Tensor
-    """Its share of the target, 0 to 0.5."""
-
-    def repeated(self, times: int) -> "SecondChoice":
-        """Return that of all rows several times, one time after the other."""
-        return SecondChoice(self.cluster_HM.repeat(1, times), self.share_HM.repeat(1, times))
-
 
 def mean_cross_entropy(
-    logits: Sequence[Tensor], cluster_HM: Tensor, second: SecondChoice | None = None
+    logits: Sequence[Tensor],
+    cluster_HM: Tensor,
+    second: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Return loss_M, the cross entropy of each row, averaged over the clusterings, in nats.
 
     Args:
         logits: (M, K) for each clustering, in any precision.
         cluster_HM: int64, the cluster of each row in each clustering.
-        second: a cluster that shares the target of each row; None if its own has all of it.
+        second: second_HM, int64, a second cluster of each row, and share_HM, its share of the
+            target. None: the first one has all of it.
     """
-
-    def losses(cluster_HM: Tensor) -> Tensor:
-        # In float32: exponentials of bfloat16 logits are too coarse.
-        of_clusterings = [
+    # In float32: exponentials of bfloat16 logits are too coarse.
+    if second is None:
+        losses = [
             functional.cross_entropy(logits_MK.float(), cluster_M, reduction="none")
             for logits_MK, cluster_M in zip(logits, cluster_HM, strict=True)
         ]
-        return torch.stack(of_clusterings)
-
-    loss_HM = losses(cluster_HM)
-    if second is not None:
-        loss_HM = torch.lerp(loss_HM, losses(second.cluster_HM), second.share_HM)
-    return loss_HM.mean(dim=0)
+        return torch.stack(losses).mean(dim=0)
+    losses = []
+    for logits_MK, cluster_M, second_M, share_M in zip(logits, cluster_HM, *second, strict=True):
+        loss_MK = -functional.log_softmax(logits_MK.float(), dim=1)
+        of_both_M2 = loss_MK.gather(1, torch.stack([cluster_M, second_M], dim=1))
+        losses.append(torch.lerp(of_both_M2[:, 0], of_both_M2[:, 1], share_M))
+    return torch.stack(losses).mean(dim=0)

@@ -8,7 +8,7 @@ import math
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.tables import read_labels
+from deepcluster_core.clustering.second import Seconds
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.memory import release_freed_memory
 from deepcluster_core.ranks import Ranks
@@ -37,6 +38,19 @@ class Plan:
     weight_K: NDArray[np.float32]
     """Weight of the loss of the images of each cluster of the first clustering, if the loss is
     weighted."""
+    second_HN: NDArray[np.int32] | None = None
+    """A second cluster of every image, for soft targets; None for hard ones."""
+    second_share_HN: NDArray[np.float16] | None = None
+    """The share of the target that the second cluster has; None for hard targets."""
+
+    def seconds_of(self, image_id_B: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return the second clusters of images and their shares, as a `Batch` has them."""
+        if self.second_HN is None or self.second_share_HN is None:
+            return {}
+        return {
+            "second_HB": self.second_HN[:, image_id_B].astype(np.int64),
+            "second_share_HB": self.second_share_HN[:, image_id_B].astype(np.float32),
+        }
 
     @property
     def k(self) -> int:
@@ -100,7 +114,19 @@ Balance = Literal["sample", "weigh", "none"]
 """How small clusters are balanced against large ones, see `train.balance`."""
 
 
-def plan_of(labels: Path, *, balance: Balance, num_draws: int, num_kept: int, seed: int) -> Plan:
+FindSeconds = Callable[[NDArray[np.int32]], Seconds]
+"""Returns the second clusters of all images, given their clusters (H, N)."""
+
+
+def plan_of(
+    labels: Path,
+    *,
+    balance: Balance,
+    num_draws: int,
+    num_kept: int,
+    seed: int,
+    find_seconds: FindSeconds | None = None,
+) -> Plan:
     """Return the order of an epoch, which depends on labels and seed only, and the clusters.
 
     With several clusterings, the first one decides what is drawn and how it is weighted.
@@ -111,6 +137,7 @@ def plan_of(labels: Path, *, balance: Balance, num_draws: int, num_kept: int, se
         num_draws: number of images to draw.
         num_kept: number of draws that the epoch trains on, the first ones.
         seed: seed of the order.
+        find_seconds: finds second clusters, for soft targets; None for hard ones.
 
     Raises:
         ArtifactError: the labels are missing or damaged.
@@ -127,7 +154,11 @@ def plan_of(labels: Path, *, balance: Balance, num_draws: int, num_kept: int, se
         order_M = plain_order(len(cluster_N), num_draws, generator)
     # Without a copy if there is one clustering.
     cluster_HN = cluster_N[None] if len(clusters) == 1 else np.stack(clusters)
-    return Plan(order_M[:num_kept], cluster_HN, balancing_weights(cluster_N, k=k))
+    plan = Plan(order_M[:num_kept], cluster_HN, balancing_weights(cluster_N, k=k))
+    if find_seconds is None:
+        return plan
+    seconds = find_seconds(cluster_HN)
+    return replace(plan, second_HN=seconds.cluster_HN, second_share_HN=seconds.share_HN)
 
 
 def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: Ranks) -> Plan:
@@ -164,7 +195,8 @@ def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: R
         ranks.barrier("epoch plan written")
         arrays: dict[str, Any] = {}
         for name, path in paths.items():
-            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if path.exists():
+                arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         plan = Plan(**arrays)
         ranks.barrier("epoch plan mapped")
     finally:
@@ -184,19 +216,21 @@ def _paths(folder: Path, artifact: Path) -> dict[str, Path]:
     # what another one has written and not yet mapped.
     owner = f"{socket.gethostname()}:{artifact.absolute()}"
     mark = hashlib.sha256(owner.encode()).hexdigest()[:16]
-    names = ("order_M", "cluster_HN", "weight_K")
-    return {name: folder / f"plan-{mark}-{name}.part" for name in names}
+    return {one.name: folder / f"plan-{mark}-{one.name}.part" for one in fields(Plan)}
 
 
 def _write(plan: Plan, paths: dict[str, Path]) -> None:
     # Four bytes for an image.
-    arrays = {
-        "order_M": plan.order_M.astype(np.uint32, copy=False),
-        "cluster_HN": plan.cluster_HN.astype(np.int32, copy=False),
-        "weight_K": plan.weight_K,
-    }
+    narrow = replace(
+        plan,
+        order_M=plan.order_M.astype(np.uint32, copy=False),
+        cluster_HN=plan.cluster_HN.astype(np.int32, copy=False),
+    )
     for name, path in paths.items():
-        array = np.ascontiguousarray(arrays[name])
+        path.unlink(missing_ok=True)  # of an attempt that was killed
+        if getattr(narrow, name) is None:
+            continue
+        array = np.ascontiguousarray(getattr(narrow, name))
         with path.open("wb") as file:
             header = np.lib.format.header_data_from_array_1_0(array)
             np.lib.format.write_array_header_1_0(file, header)

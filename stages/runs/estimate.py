@@ -89,8 +89,8 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     clustering, scratch = _clustering_bytes(
         recipe, all_k, num_images=num_images, width=sizes.pca_dim, num_ranks=num_ranks
     )
-    # These lie in main memory, also where a GPU trains.
-    bank_bytes = training.bank_bytes + num_ranks * training.soft_bytes
+    # The bank lies in main memory, also where a GPU trains.
+    bank_bytes = training.bank_bytes
     if not device.startswith("cuda"):
         memory = PROCESS_BYTES + max(clustering, training_bytes + bank_bytes)
         return Needs(disk, disk_at_once, scratch, memory, device=0)
@@ -216,8 +216,6 @@ class _Training:
     """Number of values that a checkpoint holds for each weight."""
     bank_bytes: int
     """Bytes of the embeddings that training keeps; 0 without `train.prototypes.bank`."""
-    soft_bytes: int
-    """Bytes of the embeddings that each rank reads; 0 without `train.prototypes.soft`."""
 
 
 def _training_of(recipe: Recipe, num_images: int) -> _Training:
@@ -237,12 +235,13 @@ def _training_of(recipe: Recipe, num_images: int) -> _Training:
     head_dim = feature_dim_of(network, channels=channels)
     if network.projection is not None:
         head_dim = network.projection.dim
-    embeddings_bytes = num_images * head_dim * np.dtype(np.float16).itemsize
-    # An embedding for each view of the first kind.
-    bank_bytes = embeddings_bytes * (views[0].count if views else 1) if train.has_bank else 0
-    soft_bytes = embeddings_bytes if train.is_soft else 0
+    bank_bytes = 0
+    if train.has_bank and recipe.trains:
+        # An embedding for each view of the first kind.
+        num_rows = num_images * (views[0].count if views else 1)
+        bank_bytes = num_rows * head_dim * np.dtype(np.float16).itemsize
     copies = 2 if train.average is None else 3
-    return _Training(size.weights, activations, head_dim, copies, bank_bytes, soft_bytes)
+    return _Training(size.weights, activations, head_dim, copies, bank_bytes)
 
 
 def _largest_number_kept(kept: int | None, epochs: int) -> int:

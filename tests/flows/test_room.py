@@ -212,22 +212,6 @@ def test_needs_of__bank_is_kept_in_place_of_features(imagenet: Path) -> None:
     assert plain.disk["features"] == 3 * needs.disk["features"]
 
 
-def test_needs_of__soft_targets_need_memory_on_each_rank(imagenet: Path) -> None:
-    recipe = load_recipe(imagenet, V2 | {"train": {"batch_size": 64}})
-    changes = {"prototypes": PrototypesConfig(soft=True)}
-    soft = recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
-
-    plain, needs, of_two = (
-        needs_of(one, num_images=100_000_000, device="cpu", num_ranks=ranks)
-        for one, ranks in ((recipe, 1), (soft, 1), (soft, 2))
-    )
-
-    embeddings_bytes = 100_000_000 * 128 * 2
-    assert needs.disk == plain.disk
-    assert embeddings_bytes < needs.memory
-    assert needs.memory + 0.9 * embeddings_bytes < of_two.memory
-
-
 def test_check_fits_machine__of_a_run_on_a_store(finished_run: Path, tmp_path: Path) -> None:
     root = open_mirror(f"file://{tmp_path}/store/demo", tmp_path / "scratch", None).root
     recipe = load_recipe(finished_run / "config.yaml", {"epochs": 500})

@@ -10,13 +10,15 @@ those of version 2 of cluster, whose sums are exact. Nothing else about them has
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.manifest import dump_sections, read_manifest
 from deepcluster_core.config_files import CONFIGS
+from deepcluster_core.training.config import PrototypesConfig
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.evaluation_job import EvaluatedRun, evaluation_job
 from stages.runs.evaluation_request import EvaluationRequest
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_own_recipe
+from stages.train import TrainConfig
 
 KEYS = {
     "images": "8db46b98a764001f",
@@ -52,6 +54,16 @@ def test_loop__keys_are_those_of_earlier_versions(folder: RunFolder) -> None:
     found = {str(place.relative_to(folder.root)): read_manifest(place).key for place in places}
 
     assert {name: key[:16] for name, key in found.items()} == KEYS
+
+
+def test_dump_sections__what_parts_of_a_section_gained_is_left_out() -> None:
+    train = TrainConfig(prototypes=PrototypesConfig(soft=False))
+
+    dumped = dump_sections({"train": train})["train"]
+
+    assert dumped["prototypes"] == {"temperature": 0.1, "bank": False}
+    soft = TrainConfig(prototypes=PrototypesConfig(soft=True))
+    assert dump_sections({"train": soft})["train"]["prototypes"]["soft"] is True
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)

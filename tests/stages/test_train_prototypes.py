@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.file_names import AVERAGE, FEATURES, MODEL, MOMENTUM
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
-from deepcluster_core.artifacts.tables import read_clustering, read_labels
+from deepcluster_core.artifacts.tables import centroids_of, read_clustering, read_labels
+from deepcluster_core.clustering.second import second_clusters
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.augment_config import ViewsConfig
 from deepcluster_core.errors import ConfigError, FeatureError
@@ -151,6 +153,41 @@ def test_run__whitened_prototypes_are_directions_of_the_embeddings(
     out = tmp_path / "checkpoint"
     loss = Inputs(inputs.images, inputs.features, labels).train(out, PLAIN).facts["loss"]
     assert 0 < loss < 2 * np.log(8)
+
+
+@pytest.mark.parametrize("whiten", [False, "zca"])
+def test_run__soft_targets_follow_from_what_was_clustered(
+    inputs: Inputs, tmp_path: Path, whiten: bool | Literal["zca"]
+) -> None:
+    changes = {"pca_dim": D - 2 if whiten else "none", "whiten": whiten}
+    labels = tmp_path / "labels"
+    given = {"images": inputs.images, "features": inputs.features}
+    cluster.run(cluster=CLUSTERING.model_copy(update=changes), **given, out=labels, context=CONTEXT)
+    heads = read_labels(labels).heads
+    cluster_HN = np.stack([head.cluster_N for head in heads])
+
+    found = second_clusters(labels, inputs.features, cluster_HN, temperature=0.2, device="cpu")
+
+    stored = read_clustering(labels)
+    rows_NQ = rows_of(inputs.features).astype(float)
+    if whiten:
+        rows_NQ = (rows_NQ - stored["pca_mean"]) @ stored["pca_components"].T
+        rows_NQ /= np.sqrt(stored["pca_eigenvalues"])
+    rows_NQ /= np.linalg.norm(rows_NQ, axis=1, keepdims=True)
+    for number, centroids_KQ in enumerate(centroids_of(labels)):
+        cosine_NK = rows_NQ @ centroids_KQ.T
+        order_NK = np.argsort(-cosine_NK, axis=1)
+        np.testing.assert_array_equal(order_NK[:, 0], cluster_HN[number])
+        np.testing.assert_array_equal(order_NK[:, 1], found.cluster_HN[number])
+        both_N2 = np.exp(np.take_along_axis(cosine_NK, order_NK[:, :2], axis=1) / 0.2)
+        share_N = both_N2[:, 1] / both_N2.sum(axis=1)
+        np.testing.assert_allclose(found.share_HN[number], share_N, atol=1e-3)
+    out = tmp_path / "checkpoint"
+    hard, soft = (
+        Inputs(inputs.images, inputs.features, labels).train(out / name, config).facts["loss"]
+        for name, config in (("hard", PLAIN), ("soft", SOFT))
+    )
+    assert soft != pytest.approx(hard, rel=1e-3)
 
 
 def test_run__whitened_prototypes_of_a_bank_are_those_of_its_first_view(
@@ -314,17 +351,29 @@ def test_run__every_setting_matters(
     assert other.key != plain.key
 
 
-def on_rank(inputs: Inputs, ranks: Ranks, folder: Path) -> None:
+def on_rank(inputs: Inputs, config: TrainConfig, ranks: Ranks, folder: Path) -> None:
     torch.set_num_threads(1)
     context = replace(CONTEXT, ranks=ranks, scratch=folder / "scratch")
-    inputs.train(folder / "several", BANK, context=context)
+    inputs.train(folder / "several", config, context=context)
+
+
+@pytest.mark.slow
+def test_run__two_ranks_have_the_soft_targets_of_one(inputs: Inputs, tmp_path: Path) -> None:
+    one = inputs.train(tmp_path / "one", SOFT, context=replace(CONTEXT, ranks=ALONE))
+
+    results = on_processes(2, partial(on_rank, inputs, SOFT), tmp_path)
+
+    assert results == [None, None]
+    several = read_manifest(tmp_path / "several")
+    assert several.key == one.key
+    assert several.facts["loss"] == pytest.approx(one.facts["loss"], abs=1e-3)
 
 
 @pytest.mark.slow
 def test_run__two_ranks_make_the_artifact_of_one(inputs: Inputs, tmp_path: Path) -> None:
     inputs.train(tmp_path / "one", BANK, context=replace(CONTEXT, ranks=ALONE))
 
-    results = on_processes(2, partial(on_rank, inputs), tmp_path)
+    results = on_processes(2, partial(on_rank, inputs, BANK), tmp_path)
 
     assert results == [None, None]
     one, several = (read_manifest(tmp_path / name) for name in ("one", "several"))
@@ -395,7 +444,7 @@ def test_run__refuses_clusters_of_other_features(
         ConfigError, match=r"have 256 values, but the embeddings have 12\.\n.*\n.*Fix"
     ):
         inputs.train(tmp_path / "out", PLAIN, labels=labels)
-    with pytest.raises(FeatureError, match=r"needs \d+ with"):
+    with pytest.raises(FeatureError, match="cannot be the beginning of the bank"):
         inputs.train(tmp_path / "out", BANK, features=features)
-    with pytest.raises(FeatureError, match=r"soft needs \d+ with"):
+    with pytest.raises(FeatureError, match=r"soft needs the \d+ with 12 that were clustered"):
         inputs.train(tmp_path / "out", SOFT, features=features)

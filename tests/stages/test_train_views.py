@@ -60,14 +60,19 @@ def stored(images: Path) -> CountedImages:
 
 
 def batches(stored: Images, train: TrainConfig, context: Context = EPOCH_4) -> Batches:
-    """Return batches with the embeddings of soft targets, whose first value is the image_id."""
     generator = np.random.default_rng(0)
     cluster_N = generator.integers(5, size=len(stored), dtype=np.int32)
     order_M = generator.integers(len(stored), size=NUM_DRAWS)
-    plan = Plan(order_M, cluster_N[None], np.arange(5, dtype=np.float32))
+    second_N = (cluster_N + 1) % 5
+    plan = Plan(
+        order_M,
+        cluster_N[None],
+        np.arange(5, dtype=np.float32),
+        second_N[None],
+        np.linspace(0, 0.5, len(stored), dtype=np.float16)[None],
+    )
     cuts = Cuts(NUM_DRAWS, train.batch_size if train.batch_size != "auto" else 64)
-    clustered_ND = np.arange(len(stored), dtype=np.float16)[:, None] + np.zeros(3, np.float16)
-    return _batches(stored, plan, cuts, train, NetworkConfig(image_size=12), context, clustered_ND)
+    return _batches(stored, plan, cuts, train, NetworkConfig(image_size=12), context)
 
 
 def loaded(stored: Images, train: TrainConfig, context: Context = EPOCH_4) -> list[Batch]:
@@ -106,8 +111,11 @@ def test_batches__of_deepcluster_have_one_view_and_one_clustering(stored: Counte
         assert batch.share is None
         np.testing.assert_array_equal(batch.cluster_HB, plan.cluster_HN[:, batch.image_id_B])
         np.testing.assert_array_equal(batch.weight_B, plan.cluster_HN[0, batch.image_id_B])
-        assert batch.clustered_BD is not None
-        np.testing.assert_array_equal(batch.clustered_BD[:, 0], batch.image_id_B)
+        np.testing.assert_array_equal(batch.second_HB, (batch.cluster_HB + 1) % 5)
+        assert plan.second_share_HN is not None
+        np.testing.assert_array_equal(
+            batch.second_share_HB, plan.second_share_HN[:, batch.image_id_B]
+        )
     # The stream of the first release, at the positions 8 to 15.
     crop = RandomCrop(train.crop_area, train.crop_ratio, train.flip)
     draws_BR = augmentation_draws(derive(31, 4, "train", "augment"), 8, 8)
@@ -145,8 +153,10 @@ def test_batches__fed_on_the_device_are_those_of_the_host(
         assert (batch.weight_B is None) == (other.weight_B is None)
         if batch.weight_B is not None:
             np.testing.assert_array_equal(batch.weight_B, other.weight_B)
-        assert batch.clustered_BD is not None
-        np.testing.assert_array_equal(batch.clustered_BD, other.clustered_BD)
+        assert batch.second_HB is not None
+        np.testing.assert_array_equal(batch.second_HB, other.second_HB)
+        assert batch.second_share_HB is not None
+        np.testing.assert_array_equal(batch.second_share_HB, other.second_share_HB)
         for views_XCSS, views_XSSC in zip(batch.views, other.views, strict=True):
             as_host_XSSC = np.asarray(views_XCSS).transpose(0, 2, 3, 1) * 255.0
             # The host rounds to whole values, once in each direction.

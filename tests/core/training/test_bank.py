@@ -141,7 +141,7 @@ def test_beginning_with__features_that_are_no_embeddings(tmp_path: Path) -> None
     folder = written(tmp_path / "features", np.zeros((N, 5), np.float32), views=1)
 
     with pytest.raises(
-        FeatureError, match=r"10 images with 5 values, but .* needs 10 with 3.\n.*\n.*F"
+        FeatureError, match=r"10 images with 5 values, expected 10 with 3.\n.*\n.*F"
     ):
         Bank.beginning_with(folder, num_images=N, num_views=V, dim=D, ranks=ALONE)
 

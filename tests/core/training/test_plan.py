@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from deepcluster_core.ranks import ALONE, Ranks
-from deepcluster_core.training.plan import Cuts, Plan, shared_plan
+from deepcluster_core.training.plan import (
+    Cuts,
+    Plan,
+    _paths,  # pyright: ignore[reportPrivateUsage]
+    shared_plan,
+)
 from tests.support.ranks import on_ranks
 
 
@@ -17,6 +22,32 @@ def plan() -> Plan:
         cluster_HN=np.array([[1, 0, 2], [0, 0, 1]], np.int32),
         weight_K=np.array([0.5, 2, 1, 0], np.float32),
     )
+
+
+def soft_plan() -> Plan:
+    cluster_HN = plan().cluster_HN
+    return replace(
+        plan(), second_HN=cluster_HN + 1, second_share_HN=(cluster_HN / 8).astype(np.float16)
+    )
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_shared_plan__soft_targets_of_this_attempt_alone(tmp_path: Path, size: int) -> None:
+    def shared(made: Plan) -> list[Plan]:
+        return on_ranks(
+            size, lambda ranks: shared_plan(lambda: made, tmp_path, tmp_path / "out", ranks)
+        )
+
+    ids_B = np.array([2, 0])
+    for one in shared(soft_plan()):
+        found, expected = one.seconds_of(ids_B), soft_plan().seconds_of(ids_B)
+        assert found.keys() == expected.keys() == {"second_HB", "second_share_HB"}
+        np.testing.assert_equal(found, expected)
+    # As an attempt with other settings leaves it that was killed.
+    for path in _paths(tmp_path, tmp_path / "out").values():
+        path.write_bytes(b"torn")
+    assert [one.seconds_of(ids_B) for one in shared(plan())] == [{}] * size
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -113,14 +113,11 @@ def embeddings_of(built: Network, batch: Batch) -> NDArray[np.float64]:
 
 
 def derived_loss(
-    embedding_MD: NDArray[np.float64],
-    batch: Batch,
-    weight_B: NDArray[np.float32] | None = None,
-    clustered_BD: NDArray[np.float16] | None = None,
+    embedding_MD: NDArray[np.float64], batch: Batch, weight_B: NDArray[np.float32] | None = None
 ) -> float:
     """Return the loss of equations 8 and 9 in NumPy: z and c have length 1.
 
-    With `clustered_BD`, the target of each image is shared by its cluster and a second one.
+    With soft targets, it is the cross entropy with a distribution over two clusters.
     """
     num_views = sum(batch.num_views)
     losses: list[float] = []
@@ -130,13 +127,13 @@ def derived_loss(
             for image, cluster in enumerate(batch.cluster_HB[head]):
                 z_D = embedding_MD[view * batch.num_images + image]
                 power_K = np.exp(unit_KD @ z_D / TEMPERATURE)
-                loss_K = -np.log(power_K / power_K.sum())
-                loss = loss_K[cluster]
-                if clustered_BD is not None:
-                    weight_K = np.exp(unit_KD @ clustered_BD[image].astype(float) / TEMPERATURE)
-                    second = max(set(range(len(unit_KD))) - {cluster}, key=weight_K.__getitem__)
-                    share = weight_K[second] / (weight_K[second] + weight_K[cluster])
-                    loss += min(share, 0.5) * (loss_K[second] - loss)
+                target_K = np.zeros(len(power_K))
+                target_K[cluster] = 1
+                if batch.second_HB is not None and batch.second_share_HB is not None:
+                    share = float(batch.second_share_HB[head, image])
+                    target_K[cluster] -= share
+                    target_K[batch.second_HB[head, image]] += share
+                loss = -(target_K * np.log(power_K / power_K.sum())).sum()
                 losses.append(loss * (1 if weight_B is None else weight_B[image]))
     return float(np.mean(losses))
 
@@ -162,18 +159,19 @@ def test_loss__weights_of_images_scale_all_their_views() -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
-def test_loss__soft_targets_are_shared_with_the_nearest_of_the_other_centroids() -> None:
+def test_loss__soft_targets_are_shared_by_two_clusters() -> None:
     batch = batch_of(0)
-    drawn_BD = np.random.default_rng(1).standard_normal((batch.num_images, D))
-    unit_BD = drawn_BD / np.linalg.norm(drawn_BD, axis=1, keepdims=True)
-    clustered_BD = unit_BD.astype(np.float16)
+    generator = np.random.default_rng(1)
+    shape = batch.cluster_HB.shape
+    second_HB = (batch.cluster_HB + 1) % np.array(CLUSTERS)[:, None]
+    share_HB = generator.uniform(0, 0.5, shape).astype(np.float32)
+    soft = replace(batch, second_HB=second_HB, second_share_HB=share_HB)
 
-    loss = learner().loss(replace(batch, clustered_BD=clustered_BD), "float32").detach()
+    loss = learner().loss(soft, "float32").detach()
 
     embedding_MD = embeddings_of(network(), batch)
-    expected = derived_loss(embedding_MD, batch, clustered_BD=clustered_BD)
-    assert float(loss) == pytest.approx(expected, rel=1e-4)
-    assert expected != pytest.approx(derived_loss(embedding_MD, batch), rel=1e-2)
+    assert float(loss) == pytest.approx(derived_loss(embedding_MD, soft), rel=1e-4)
+    assert float(loss) != pytest.approx(derived_loss(embedding_MD, batch), rel=1e-2)
 
 
 def test_loss__gradients_are_those_of_a_finite_difference() -> None:

@@ -87,10 +87,22 @@ def learn(
     return sums
 
 
+def with_soft_targets(one: Batch) -> Batch:
+    """Return a batch whose images share their targets with the next cluster, each differently."""
+    assert isinstance(one.cluster_HB, np.ndarray)
+    second_HB = (one.cluster_HB + 1) % 3
+    share_HB = np.linspace(0, 0.5, second_HB.size, dtype=np.float32)[None]
+    return replace(one, second_HB=second_HB, second_share_HB=share_HB)
+
+
 @pytest.mark.parametrize("sgd", [SGD, replace(SGD, schedule=Falling()), LARS])
-@pytest.mark.parametrize("is_weighted", [False, True])
-def test_recorded_steps__learn_what_eager_steps_learn(sgd: Sgd, is_weighted: bool) -> None:
+@pytest.mark.parametrize(("is_weighted", "is_soft"), [(False, False), (True, False), (True, True)])
+def test_recorded_steps__learn_what_eager_steps_learn(
+    sgd: Sgd, is_weighted: bool, is_soft: bool
+) -> None:
     given = batches(is_weighted=is_weighted)
+    if is_soft:
+        given = [with_soft_targets(one) for one in given]
     eager, recorded = learner(sgd), learner(sgd)
     recorder = FakeRecorder()
 
