@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deepcluster_core.training.epoch import PseudoLabelLearner
     from deepcluster_core.training.heads import Head
     from deepcluster_core.training.learner import Sgd
-    from deepcluster_core.training.plan import Cuts, FindSeconds, Plan
+    from deepcluster_core.training.plan import Cuts, FindSecondClusters, Plan
 
 
 class TrainConfig(StrictConfig):
@@ -214,7 +214,7 @@ def train(
             num_draws=pace.num_draws,
             num_kept=cuts.num_draws,
             seed=_seed(context, "order"),
-            find_seconds=_find_seconds(labels, features, train, context),
+            find_second=_find_second_clusters(labels, features, train, context),
         ),
         context.scratch or draft.folder,
         draft.folder,
@@ -360,16 +360,16 @@ def _sgd(train: TrainConfig, num_steps: int, context: Context) -> "Sgd":
     return Sgd(train.lr, train.momentum, train.weight_decay, schedule=schedule, trust=trust)
 
 
-def _find_seconds(
+def _find_second_clusters(
     labels: Path, features: Path | None, train: TrainConfig, context: Context
-) -> "FindSeconds | None":
+) -> "FindSecondClusters | None":
     """Return what finds second clusters for soft targets; None for hard ones."""
-    from deepcluster_core.clustering.second import second_clusters
+    from deepcluster_core.clustering.second_clusters import find_second_clusters
 
     if train.prototypes is None or not train.is_soft:
         return None
     return partial(
-        second_clusters,
+        find_second_clusters,
         labels,
         features,
         temperature=train.prototypes.temperature,

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcluster_core.models import small_maps, winograd
-
-Pair = tuple[int, int]
+from deepcluster_core.models.small_maps import Pair
 
 
 def use_fast_convolutions(network: nn.Module) -> None:

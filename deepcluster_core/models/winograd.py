@@ -28,7 +28,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-Pair = tuple[int, int]
+from deepcluster_core.models.small_maps import Pair
 
 TILES: dict[int, tuple[int, tuple[float, ...]]] = {
     3: (2, (0, 1, -1)),
@@ -72,6 +72,11 @@ class Plan:
         return TILES[self.kernel][0]
 
     @property
+    def tile(self) -> int:
+        """Pixels a side of a tile of the map."""
+        return self.side + self.kernel - 1
+
+    @property
     def rows(self) -> int:
         """Rows of tiles."""
         return -(-self.height // self.side)
@@ -84,7 +89,7 @@ class Plan:
     @property
     def transformed_values(self) -> int:
         """Number of transformed values of a channel of an image."""
-        return self.rows * self.columns * (self.side + self.kernel - 1) ** 2
+        return self.rows * self.columns * self.tile**2
 
     @property
     def multiplications(self) -> float:
@@ -230,7 +235,7 @@ def _gradient_of_kernel(gradient: Tensor, maps: Tensor, plan: Plan) -> Tensor:
 
 def _transformed_maps(maps_NHWI: Tensor, transforms: "_Transforms", plan: Plan) -> Tensor:
     """Return the transformed tiles (P, T, I) of maps, which overlap by K - 1 pixels."""
-    side, tile = plan.side, plan.side + plan.kernel - 1
+    side, tile = plan.side, plan.tile
     _, height, width, num_in = maps_NHWI.shape
     before = plan.padding
     below = plan.rows * side + plan.kernel - 1 - before - height

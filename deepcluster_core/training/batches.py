@@ -73,7 +73,7 @@ class Batches:
             weight_B=self.plan.weight_K[cluster_HB[0]] if self.is_weighted else None,
             image_id_B=ids_B,
             share=None if self.ranks.size == 1 else Share(rows, len(positions)),
-            **self.plan.seconds_of(ids_B),
+            **self.plan.second_of(ids_B),
         )
         return part, first
 

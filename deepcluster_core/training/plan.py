@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.tables import read_labels
-from deepcluster_core.clustering.second import Seconds
+from deepcluster_core.clustering.second_clusters import SecondClusters
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.memory import release_freed_memory
 from deepcluster_core.ranks import Ranks
@@ -43,7 +43,7 @@ class Plan:
     second_share_HN: NDArray[np.float16] | None = None
     """The share of the target that the second cluster has; None for hard targets."""
 
-    def seconds_of(self, image_id_B: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def second_of(self, image_id_B: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the second clusters of images and their shares, as a `Batch` has them."""
         if self.second_HN is None or self.second_share_HN is None:
             return {}
@@ -114,7 +114,7 @@ Balance = Literal["sample", "weigh", "none"]
 """How small clusters are balanced against large ones, see `train.balance`."""
 
 
-FindSeconds = Callable[[NDArray[np.int32]], Seconds]
+FindSecondClusters = Callable[[NDArray[np.int32]], SecondClusters]
 """Returns the second clusters of all images, given their clusters (H, N)."""
 
 
@@ -125,7 +125,7 @@ def plan_of(
     num_draws: int,
     num_kept: int,
     seed: int,
-    find_seconds: FindSeconds | None = None,
+    find_second: FindSecondClusters | None = None,
 ) -> Plan:
     """Return the order of an epoch, which depends on labels and seed only, and the clusters.
 
@@ -137,7 +137,7 @@ def plan_of(
         num_draws: number of images to draw.
         num_kept: number of draws that the epoch trains on, the first ones.
         seed: seed of the order.
-        find_seconds: finds second clusters, for soft targets; None for hard ones.
+        find_second: finds second clusters, for soft targets; None for hard ones.
 
     Raises:
         ArtifactError: the labels are missing or damaged.
@@ -155,10 +155,10 @@ def plan_of(
     # Without a copy if there is one clustering.
     cluster_HN = cluster_N[None] if len(clusters) == 1 else np.stack(clusters)
     plan = Plan(order_M[:num_kept], cluster_HN, balancing_weights(cluster_N, k=k))
-    if find_seconds is None:
+    if find_second is None:
         return plan
-    seconds = find_seconds(cluster_HN)
-    return replace(plan, second_HN=seconds.cluster_HN, second_share_HN=seconds.share_HN)
+    second = find_second(cluster_HN)
+    return replace(plan, second_HN=second.cluster_HN, second_share_HN=second.share_HN)
 
 
 def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: Ranks) -> Plan:

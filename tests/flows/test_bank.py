@@ -20,7 +20,7 @@ from stages.runs.inference import Clusters
 from stages.runs.past_run import PastRun
 from stages.runs.states import states_of
 from tests.support.flow_runs import call, in_state, loop
-from tests.support.recipes import write_recipe
+from tests.support.recipes import EMBEDDINGS, write_recipe
 from tests.support.run_files import manifests
 
 
@@ -29,15 +29,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
     return write_recipe(
         tmp_path_factory.mktemp("recipes") / "bank.yaml",
         tiny_images,
-        network="{name: smallnet, image_size: 16, projection: {hidden: 16, dim: 12}}",
-        extract="{resize: 16, layer: projection}",
-        cluster="{algorithm: spherical, k: [8, 6], pca_dim: none, whiten: false}",
+        **EMBEDDINGS,
         train=(
             "{batch_size: 32, lr: 0.005, balance: none, prototypes: {bank: true}, average: 0.9, "
             "views: [{count: 2, size: 16, area: [0.3, 1.0]}]}"
         ),
-        keep="{checkpoints: 1, features: 1}",
-        compute="{device: cpu}",
     )
 
 

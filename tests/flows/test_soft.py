@@ -7,7 +7,7 @@ import pytest
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from flows.stage_rerun import rerun
 from tests.support.flow_runs import call, in_state, loop
-from tests.support.recipes import write_recipe
+from tests.support.recipes import EMBEDDINGS, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -15,12 +15,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
     return write_recipe(
         tmp_path_factory.mktemp("recipes") / "soft.yaml",
         tiny_images,
-        network="{name: smallnet, image_size: 16, projection: {hidden: 16, dim: 12}}",
-        extract="{resize: 16, layer: projection}",
-        cluster="{algorithm: spherical, k: [8, 6], pca_dim: none, whiten: false}",
+        **EMBEDDINGS,
         train="{batch_size: 32, lr: 0.005, balance: none, prototypes: {soft: true}}",
-        keep="{checkpoints: 1, features: 1}",
-        compute="{device: cpu}",
     )
 
 

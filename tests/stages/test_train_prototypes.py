@@ -17,7 +17,7 @@ from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.file_names import AVERAGE, FEATURES, MODEL, MOMENTUM
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.artifacts.tables import centroids_of, read_clustering, read_labels
-from deepcluster_core.clustering.second import second_clusters
+from deepcluster_core.clustering.second_clusters import find_second_clusters
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.augment_config import ViewsConfig
 from deepcluster_core.errors import ConfigError, FeatureError
@@ -166,7 +166,7 @@ def test_run__soft_targets_follow_from_what_was_clustered(
     heads = read_labels(labels).heads
     cluster_HN = np.stack([head.cluster_N for head in heads])
 
-    found = second_clusters(labels, inputs.features, cluster_HN, temperature=0.2, device="cpu")
+    found = find_second_clusters(labels, inputs.features, cluster_HN, temperature=0.2, device="cpu")
 
     stored = read_clustering(labels)
     rows_NQ = rows_of(inputs.features).astype(float)

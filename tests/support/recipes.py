@@ -29,6 +29,15 @@ SMALL_RECIPE = RECIPE | {
 }
 """The sections of a recipe of one epoch for 40 pictures."""
 
+EMBEDDINGS = {
+    "network": "{name: smallnet, image_size: 16, projection: {hidden: 16, dim: 12}}",
+    "extract": "{resize: 16, layer: projection}",
+    "cluster": "{algorithm: spherical, k: [8, 6], pca_dim: none, whiten: false}",
+    "keep": "{checkpoints: 1, features: 1}",
+    "compute": "{device: cpu}",
+}
+"""Sections to replace, so that two clusterings of embeddings can be the prototypes."""
+
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text)

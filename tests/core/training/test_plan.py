@@ -40,13 +40,13 @@ def test_shared_plan__soft_targets_of_this_attempt_alone(tmp_path: Path, size: i
 
     ids_B = np.array([2, 0])
     for one in shared(soft_plan()):
-        found, expected = one.seconds_of(ids_B), soft_plan().seconds_of(ids_B)
+        found, expected = one.second_of(ids_B), soft_plan().second_of(ids_B)
         assert found.keys() == expected.keys() == {"second_HB", "second_share_HB"}
         np.testing.assert_equal(found, expected)
     # As an attempt with other settings leaves it that was killed.
     for path in _paths(tmp_path, tmp_path / "out").values():
         path.write_bytes(b"torn")
-    assert [one.seconds_of(ids_B) for one in shared(plan())] == [{}] * size
+    assert [one.second_of(ids_B) for one in shared(plan())] == [{}] * size
     assert list(tmp_path.iterdir()) == []
 
 

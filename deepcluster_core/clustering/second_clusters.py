@@ -23,7 +23,7 @@ VALUES_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
-class Seconds:
+class SecondClusters:
     """A second cluster of each image in each clustering."""
 
     cluster_HN: NDArray[np.int32]
@@ -32,14 +32,14 @@ class Seconds:
     """Its share in the softmax of both cosines, 0 to 0.5."""
 
 
-def second_clusters(
+def find_second_clusters(
     labels: Path,
     features: Path | None,
     cluster_HN: NDArray[np.int32],
     *,
     temperature: float,
     device: str,
-) -> Seconds:
+) -> SecondClusters:
     """Return the second clusters of spherical k-means, in the space in which it has clustered.
 
     Args:
@@ -72,7 +72,7 @@ def second_clusters(
         )
     pca = assigner.pca.to(device)
     centroids = [torch.from_numpy(centroids_KQ).to(device) for centroids_KQ in assigner.centroids]
-    seconds = Seconds(np.empty_like(cluster_HN), np.empty(cluster_HN.shape, np.float16))
+    second = SecondClusters(np.empty_like(cluster_HN), np.empty(cluster_HN.shape, np.float16))
     start = 0
     for block_BD in _blocks(stored, max(map(len, centroids))):
         here = slice(start, start + len(block_BD))
@@ -80,10 +80,10 @@ def second_clusters(
         for number, centroids_KQ in enumerate(centroids):
             own_B = torch.from_numpy(cluster_HN[number, here]).long().to(device)
             second_B, share_B = _second(rows_BQ @ centroids_KQ.T / temperature, own_B)
-            seconds.cluster_HN[number, here] = second_B.cpu().numpy()
-            seconds.share_HN[number, here] = share_B.cpu().numpy()
+            second.cluster_HN[number, here] = second_B.cpu().numpy()
+            second.share_HN[number, here] = share_B.cpu().numpy()
         start = here.stop
-    return seconds
+    return second
 
 
 def _blocks(stored: Features, k: int) -> Iterator[NDArray[np.floating]]:
