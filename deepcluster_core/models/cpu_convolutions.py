@@ -48,8 +48,7 @@ class CpuConv2d(nn.Conv2d):
             if is_autocast:
                 dtype = torch.get_autocast_dtype("cpu")
                 input, weight_OIKL = input.to(dtype), weight_OIKL.to(dtype)
-            output = small_maps.convolved(input, weight_OIKL, pixels)
-            return output if bias_O is None else output + bias_O.to(output.dtype)[:, None, None]
+            return small_maps.convolved(input, weight_OIKL, bias_O, pixels)
 
         plan = winograd.plan_of(map_sides, tuple(weight_OIKL.shape), stride, padding)
         # Sums of transformed values would lose too much in a format of 16 bits.
