@@ -3,7 +3,7 @@
 Suffixes: N images, M rows of a file, B rows of a block, D values of a feature.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,18 @@ SHOWN = 3
 """Number of images that a message names."""
 
 Floats = NDArray[np.float32]
+PathsByImage = Callable[[], pa.ChunkedArray]
+"""Returns texts, which are read only when they are needed."""
 
 
 @dataclass(frozen=True)
 class GivenFeatures:
-    """The features of N images, row i for image_id i. They are mapped, not held in memory."""
+    """The features of consecutive images. They are mapped, not held in memory."""
 
     path: Path
     row_ND: NDArray[np.floating]
+    first: int = 0
+    """The image_id of the first row."""
 
     @property
     def dim(self) -> int:
@@ -46,7 +50,7 @@ class GivenFeatures:
         Raises:
             FeatureError: a value is not finite.
         """
-        feature_BD = self.row_ND[start:end].astype(np.float32)
+        feature_BD = self.row_ND[start - self.first : end - self.first].astype(np.float32)
         is_finite_B = np.isfinite(feature_BD).all(axis=1)
         if not is_finite_B.all():
             image_id = start + int(np.argmin(is_finite_B))
@@ -68,14 +72,22 @@ def given_dim(path: Path) -> int:
         return _mapped(path).shape[1]
     with _table(path) as table:
         name = _feature_column(path, table.schema_arrow)
-        first = next(table.iter_batches(1, columns=[name]), None)
-        if first is None:
-            raise _error(path, "has no rows", "write one row for each image")
-        return _values(path, first.column(0)).shape[1]
+        for batch in table.iter_batches(BATCH_ROWS, columns=[name]):
+            # Rows of files that are no images may be empty.
+            length_B = pc.call_function("list_value_length", [batch.column(0)])
+            for length in length_B.drop_null().to_pylist():
+                if length > 0:
+                    return length
+        raise _error(path, "has no features", "write one row for each image")
 
 
 def open_given(
-    path: Path, image_paths: pa.StringArray, *, scratch: Path | None = None
+    path: Path,
+    num_images: int,
+    image_paths: PathsByImage,
+    *,
+    rows: range | None = None,
+    scratch: Path | None = None,
 ) -> GivenFeatures:
     """Return the features of a file in the order of image_id.
 
@@ -83,14 +95,17 @@ def open_given(
         path: `.npy` with an array (N, D), float16 or float32, in the order of image_id; or
             `.parquet` with a column `image_id` or `path`, in any order, and a column of lists of
             numbers. Rows of a `path` that is not among the images are left out.
-        image_paths: path of each image, in the order of image_id.
+        num_images: N.
+        image_paths: returns the path of each image, in the order of image_id.
+        rows: the images whose features are read, consecutive; None for all.
         scratch: folder for rows of a `.parquet` file that do not fit in memory; None for the
             system's folder of temporary files.
 
     Raises:
         FeatureError: the file does not hold exactly one feature for each image.
     """
-    num_images = len(image_paths)
+    if rows is None:
+        rows = range(num_images)
     if path.suffix == ".npy":
         row_ND = _mapped(path)
         if len(row_ND) != num_images:
@@ -101,25 +116,22 @@ def open_given(
                 "(images/index.parquet); or a .parquet with the column path",
             )
         return GivenFeatures(path, row_ND)
+    row_ND = empty_rows((len(rows), given_dim(path)), scratch)
     with _table(path) as table:
-        schema = table.schema_arrow
-        name = _feature_column(path, schema)
-        image_id_M = _image_ids(path, table, image_paths)
-        _check_all_once(path, image_id_M, image_paths)
-        row_ND = None
+        name = _feature_column(path, table.schema_arrow)
+        image_id_M = _image_ids(path, table, num_images, image_paths)
+        _check_all_once(path, image_id_M, num_images, image_paths)
         start = 0
         for batch in table.iter_batches(BATCH_ROWS, columns=[name]):
-            value_BD = _values(path, batch.column(0))
-            if row_ND is None:
-                row_ND = empty_rows((num_images, value_BD.shape[1]), scratch)
-            if value_BD.shape[1] != row_ND.shape[1]:
-                raise _uneven(path)
-            image_id_B = image_id_M[start : start + len(value_BD)]
-            is_wanted_B = image_id_B >= 0
-            row_ND[image_id_B[is_wanted_B]] = value_BD[is_wanted_B]
-            start += len(value_BD)
-    assert row_ND is not None, "every image has a row"
-    return GivenFeatures(path, row_ND)
+            image_id_B = image_id_M[start : start + len(batch)]
+            start += len(batch)
+            is_wanted_B = (image_id_B >= rows.start) & (image_id_B < rows.stop)
+            if is_wanted_B.any():
+                value_BD = _values(path, batch.column(0).filter(pa.array(is_wanted_B)))
+                if value_BD.shape[1] != row_ND.shape[1]:
+                    raise _uneven(path)
+                row_ND[image_id_B[is_wanted_B] - rows.start] = value_BD
+    return GivenFeatures(path, row_ND, rows.start)
 
 
 def _mapped(path: Path) -> NDArray[np.floating]:
@@ -192,7 +204,9 @@ def _uneven(path: Path) -> FeatureError:
     )
 
 
-def _image_ids(path: Path, table: pq.ParquetFile, image_paths: pa.StringArray) -> NDArray[np.int64]:
+def _image_ids(
+    path: Path, table: pq.ParquetFile, num_images: int, image_paths: PathsByImage
+) -> NDArray[np.int64]:
     """Return the image_id of every row of a table, -1 if it belongs to no image."""
     names = table.schema_arrow.names
     key = next((name for name in ("image_id", "path") if name in names), None)
@@ -202,17 +216,17 @@ def _image_ids(path: Path, table: pq.ParquetFile, image_paths: pa.StringArray) -
             f"has neither the column image_id nor path, but {listed(names)}",
             "add one of them, as in images/index.parquet of the run",
         )
-    column = table.read([key]).column(0).combine_chunks()
+    column = table.read([key]).column(0)
     if key == "path":
         if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
             raise _error(path, f"its column path is {column.type}, not text", "write text")
-        known = pc.SetLookupOptions(image_paths)
-        found = pc.call_function("index_in", [column.cast(pa.string())], known)
+        # Large, because all paths together can exceed 2 GiB.
+        known = pc.SetLookupOptions(image_paths().cast(pa.large_string()).combine_chunks())
+        found = pc.call_function("index_in", [column.cast(pa.large_string())], known)
         return pc.fill_null(found, -1).to_numpy().astype(np.int64)
     if not pa.types.is_integer(column.type) or column.null_count:
         raise _error(path, "its column image_id is not of whole numbers", "write whole numbers")
     image_id_M = column.to_numpy().astype(np.int64)
-    num_images = len(image_paths)
     if len(image_id_M) and (image_id_M.min() < 0 or image_id_M.max() >= num_images):
         raise _error(
             path,
@@ -223,23 +237,26 @@ def _image_ids(path: Path, table: pq.ParquetFile, image_paths: pa.StringArray) -
     return image_id_M
 
 
-def _check_all_once(path: Path, image_id_M: NDArray[np.int64], image_paths: pa.StringArray) -> None:
+def _check_all_once(
+    path: Path, image_id_M: NDArray[np.int64], num_images: int, image_paths: PathsByImage
+) -> None:
     """Raise FeatureError unless every image has exactly one row."""
-    count_N = np.bincount(image_id_M[image_id_M >= 0], minlength=len(image_paths))
+    count_N = np.bincount(image_id_M[image_id_M >= 0], minlength=num_images)
     for problem, is_wrong_N in (("no feature", count_N == 0), ("several features", count_N > 1)):
         wrong = np.flatnonzero(is_wrong_N)
         if len(wrong):
             examples = ", ".join(_examples(wrong, image_paths))
             raise _error(
                 path,
-                f"has {problem} for {len(wrong):,} of {len(image_paths):,} images: {examples}",
+                f"has {problem} for {len(wrong):,} of {num_images:,} images: {examples}",
                 "write one row for each image, with the paths of images/index.parquet of the run",
             )
 
 
-def _examples(image_ids: NDArray[np.int64], image_paths: pa.StringArray) -> Iterator[str]:
+def _examples(image_ids: NDArray[np.int64], image_paths: PathsByImage) -> Iterator[str]:
+    paths = image_paths()
     for image_id in image_ids[:SHOWN]:
-        yield str(image_paths[int(image_id)])
+        yield str(paths[int(image_id)])
     if len(image_ids) > SHOWN:
         yield "…"
 

@@ -44,6 +44,11 @@ def usable_path(path: Path) -> Path:
     return path
 
 
+def ending_in(out: Path, suffix: str) -> Path:
+    """Return a path that ends in a suffix: `out` with it or, if `out` names nothing, one in it."""
+    return out.with_suffix(suffix) if out.name else out / f"result{suffix}"
+
+
 def check_is_local(path: str | Path, key: str = "") -> None:
     """Raise ConfigError for a URL, because a folder named `s3:` would be created for it.
 

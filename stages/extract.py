@@ -268,23 +268,25 @@ def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Imag
     # Imported here because they import zarr, as in `extract`.
     from deepcluster_core.artifacts.features import create_features, write_shards
     from deepcluster_core.feature_shares import FeatureShare
-    from deepcluster_core.given_features import open_given
+    from deepcluster_core.given_features import given_dim, open_given
 
     context = draft.context
     num_images = len(pictures)
-    given = open_given(path, pictures.paths(), scratch=context.scratch)
+    dim = given_dim(path)
     array = context.ranks.on_first(
-        lambda: create_features(
-            draft.folder, num_images=num_images, dim=given.dim, dtype=extract.dtype
-        ),
+        lambda: create_features(draft.folder, num_images=num_images, dim=dim, dtype=extract.dtype),
         "features array",
     )
     draft.save({})
     size = extract.batch_size
     share = FeatureShare(array, context.ranks, batch_size=size)
+    numbers = share.batches
+    end = min(numbers[-1] * size + size, num_images) if numbers else 0
+    rows = range(numbers[0] * size if numbers else 0, end)
+    given = open_given(path, num_images, pictures.path_chunks, rows=rows, scratch=context.scratch)
 
     def batches() -> Iterator[NDArray[np.float32]]:
-        for number in share.batches:
+        for number in numbers:
             yield given.block(number * size, (number + 1) * size)
 
     rows = share.rows_to_write(batches(), ImageReport(draft, num_images, context.progress))
@@ -292,4 +294,4 @@ def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Imag
     for number in share.shards:
         draft.wrote(array.shard(number))
     draft.rows = num_images
-    draft.facts["dim"] = given.dim
+    draft.facts["dim"] = dim

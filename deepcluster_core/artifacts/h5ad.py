@@ -66,8 +66,9 @@ class H5adFile:
         self._text_type = h5py.string_dtype()
         self._file = h5py.File(path, "w")
         self._dim = dim
-        self._columns = [name for name in columns if name not in (EMBEDDING, "x", "y")]
         self._has_places = "x" in columns and "y" in columns
+        elsewhere = (EMBEDDING, "x", "y") if self._has_places else (EMBEDDING,)
+        self._columns = [name for name in columns if name not in elsewhere]
         self._places = places
         self._categories: dict[str, dict[str, int]] = {name: {} for name in CATEGORIES}
         self.rows = 0

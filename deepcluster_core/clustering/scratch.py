@@ -111,9 +111,8 @@ def _explained(folder: Path | None, num_bytes: int) -> Iterator[None]:
     except OSError as error:
         where = folder or Path(tempfile.gettempdir())
         raise ArtifactError(
-            f"{where}: the {num_bytes:,} bytes of intermediate results of the clustering cannot "
-            f"be written here.\n"
+            f"{where}: the {num_bytes:,} bytes of intermediate results cannot be written here.\n"
             f"  Cause: {error.strerror or error}\n"
-            f"  Fix:   set compute.scratch to a folder on a disk with more room, or set "
-            f"cluster.max_points_per_centroid."
+            f"  Fix:   set compute.scratch to a folder on a disk with more room; for k-means, "
+            f"cluster.max_points_per_centroid keeps a sample alone."
         ) from error

@@ -31,7 +31,7 @@ class Slot:
     def __init__(self, queues: Queues) -> None:
         self._queues = queues
         self._host = torch.empty(0, dtype=torch.uint8)
-        self._on_device = torch.empty(0, dtype=torch.uint8)
+        self._on_device: Tensor | None = None
         self._copied: Marker | None = None
         self._consumed: Marker | None = None
 
@@ -55,7 +55,7 @@ class Slot:
         """
         copying, computing = self._queues.copying, self._queues.computing
         host, on_device = self._host, self._on_device
-        if len(on_device) < num_bytes:
+        if on_device is None or len(on_device) < num_bytes:
             on_device = torch.empty(len(host), dtype=torch.uint8, device=self._queues.device)
             self._on_device = on_device
             # The new memory may have belonged to a tensor that queued work still uses.

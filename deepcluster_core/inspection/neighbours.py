@@ -40,6 +40,7 @@ class NeighbourSearch:
         from deepcluster_core.clustering.faiss_index import exact_index  # noqa: PLC0415
 
         self._rows_NQ = rows_NQ
+        self._is_zero_N = ~rows_NQ.any(axis=1)
         self._index = exact_index(rows_NQ.shape[1], device=device)
         self._index.add(rows_NQ)
 
@@ -54,6 +55,9 @@ class NeighbourSearch:
         image_id_BM = found_BM[is_other_BM].reshape(-1, count).astype(np.int32)
         # Of two vectors of length 1, the squared distance is 2 - 2 cos.
         similarity_BM = 1 - squared_BM[is_other_BM].reshape(-1, count) / 2
+        # A vector of zeros has no direction, and is similar to nothing.
+        is_zero_BM = self._is_zero_N[image_id_BM] | self._is_zero_N[image_id_B][:, None]
+        similarity_BM[is_zero_BM] = 0
         return Neighbours(image_id_BM, np.clip(similarity_BM, -1, 1).astype(np.float32))
 
 

@@ -54,7 +54,14 @@ def build_without_weights(config: NetworkConfig, *, channels: int) -> Network:
         ConfigError: raised by `feature_dim_of`.
     """
     feature_dim_of(config, channels=channels)
-    return _unfilled(config, channels=channels)
+    network = _unfilled(config, channels=channels)
+    saved = network.state_dict().keys()
+    if any(buffer.is_meta for name, buffer in network.named_buffers() if name not in saved):
+        # No state has these buffers, such as the masks of a Swin transformer in timm: they are
+        # computed when a network is built.
+        with torch_seeded(0):
+            return _assemble(config, channels=channels)
+    return network
 
 
 def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = None) -> int:

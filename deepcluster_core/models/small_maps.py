@@ -71,9 +71,7 @@ def _spans(side: int, kernel: int, stride: int, padding: int) -> Iterator[tuple[
         yield slice(first, last), slice(first - start, last - start)
 
 
-def convolved(
-    maps: Tensor, weight_OIKL: Tensor, bias_O: Tensor | None, pixels: Pixels
-) -> Tensor:
+def convolved(maps: Tensor, weight_OIKL: Tensor, bias_O: Tensor | None, pixels: Pixels) -> Tensor:
     """Return the convolved maps (N, O, H', W') of maps (N, I, H, W)."""
     output = cast("Tensor", _Products.apply(maps, weight_OIKL, pixels))
     return output if bias_O is None else output + bias_O.to(output.dtype)[:, None, None]

@@ -1,5 +1,6 @@
 """The command `evaluate`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -73,7 +74,8 @@ def evaluate(
     """
     out: Path | None = options["out"]
     if name.startswith(TABLE):
-        _check_no_json(name, as_json=as_json)
+        unread = {"epoch": epoch, "set": overrides, "select": select, "as": result, "json": as_json}
+        _check_only_out(name, unread | options)
         _compare_with_paper(name, runs, out)
         return
     run = _only(runs)
@@ -132,11 +134,15 @@ def _show_evaluation(folder: Path, name: str, epoch: int | None, *, as_json: boo
     show_evaluation(folder, name, epoch)
 
 
-def _check_no_json(table: str, *, as_json: bool) -> None:
-    """Raise ConfigError if a table of the paper is wanted as JSON."""
-    if as_json:
+def _check_only_out(table: str, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a table of the paper is given options that it does not read."""
+    unread = [f"--{name}" for name, value in options.items() if value and name != "out"]
+    if options["epoch"] == 0:
+        unread.insert(0, "--epoch")
+    if unread:
         raise ConfigError(
-            f"--json: {table} is written as a file.\n  Fix: --out {table}.csv, .parquet or .md"
+            f"{', '.join(unread)}: {table} compares what runs have measured last, and reads only "
+            f"--out.\n  Fix: --out {table}.csv, .parquet or .md writes it as a file."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import ending_in
 from deepcluster_core.store_urls import typed_location
 from flows.cli.help import LOOK, USE, examples
 from flows.cli.options import EpochOption, JsonOption, RunArgument, path
@@ -171,7 +172,7 @@ def report(
     if out is not None and out.suffix not in PAGE_SUFFIXES:
         raise ConfigError(
             f"--out {out}: must end in {' or '.join(PAGE_SUFFIXES)}.\n"
-            f"  Fix: --out {out.with_suffix(PAGE_SUFFIXES[0])}"
+            f"  Fix: --out {ending_in(out, PAGE_SUFFIXES[0])}"
         )
     folder = existing_run(run_folder_of(run))
     options = MapOptions(method=map.value, neighbours=neighbours)

@@ -30,8 +30,8 @@ def make_shared(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
     # What the recipes leave open is settled for all runs alike.
     runs = [(one.folder, as_begun(one.recipe, shared.recipe)) for one in planned.members]
     # Everything depends on a key of no section, such as the seed.
-    if planned.varied is not None:
-        share(shared, runs, varied=planned.varied)
+    if planned.varied_section is not None:
+        share(shared, runs, varied=planned.varied_section)
     # Check again: unreadable images have been left out, so there may be fewer than counted.
     check_fits(planned, packed_images(planned))
     return shared

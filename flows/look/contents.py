@@ -8,6 +8,7 @@ clusters, M members of a cluster, C classes, E epochs.
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -131,6 +132,9 @@ class EpochContents:
     @cached_property
     def _search(self) -> NeighbourSearch:
         # On the CPU, because questions are few and a GPU may be busy with a run.
+        # Of the run as it is now: features may have come back since `facts` were opened.
+        with self._lock:
+            self.facts = replace(self.facts, past=self.past)
         return NeighbourSearch(self.facts.rows)
 
     def neighbours(self, image_id_B: NDArray[np.integer], count: int) -> Neighbours:

@@ -64,9 +64,9 @@ class OutlierScores:
         """
         key = (contents.identity, cluster)
         with self._lock:
-            if key not in self._found:
-                self._found[key] = self._start(contents, cluster)
-            scoring = self._found[key]
+            scoring = self._found.get(key)
+            if scoring is None or _has_failed(scoring):
+                scoring = self._found[key] = self._start(contents, cluster)
         try:
             return scoring.future.result(WAIT_S)
         except NotYetError:
@@ -90,6 +90,12 @@ class OutlierScores:
 
         scoring.future = self._pool.submit(score)
         return scoring
+
+
+def _has_failed(scoring: Scoring) -> bool:
+    """Return whether a scoring ended with an error, as without features, which may be back."""
+    future = scoring.future
+    return future.done() and (future.cancelled() or future.exception() is not None)
 
 
 def ordered_clusters(run: RunContents, contents: EpochContents, order: str) -> list[int]:

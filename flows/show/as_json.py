@@ -16,6 +16,7 @@ from deepcluster_core.errors import ConfigError
 from flows.show.page_inputs import evaluation_folders
 from flows.show.run import cluster_members
 from stages.evaluations.shared.results import read_results
+from stages.runs.evaluation_job import compared_epoch
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
@@ -153,8 +154,6 @@ def _result_folders(folder: Path, result: str, epoch: int | None) -> list[Path]:
     if not is_sweep(folder):  # results of a sweep that --out put elsewhere
         return sorted(folder.glob(RUNS))
     kind = f"evaluations/{result}"
-    found: list[Path] = []
-    for member in open_sweep(RunFolder(folder)).members:
-        last = max(member.folder.epochs(kind)) if epoch is None else epoch
-        found.append(member.folder.artifact(kind, last))
-    return found
+    sweep = open_sweep(RunFolder(folder))
+    compared = compared_epoch(sweep, epoch)
+    return [member.folder.artifact(kind, compared) for member in sweep.members]

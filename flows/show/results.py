@@ -13,6 +13,7 @@ from flows.show.sweep_values import TRAINED, evaluated
 from flows.show.terminal import console_for_tables, program_name, shell_path, short
 from stages.evaluations.shared.network_names import REFERENCES
 from stages.evaluations.shared.results import PROTOCOL, RESULTS, read_results
+from stages.runs.evaluation_job import compared_epoch
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import RUNS, SWEEP, is_sweep, open_sweep
 
@@ -32,7 +33,7 @@ def show_evaluation(folder: Path, result: str, epoch: int | None) -> None:
         ConfigError: a run of a sweep is missing.
     """
     if is_sweep(folder):
-        show_by_k(folder, result, epoch)
+        show_by_value(folder, result, epoch)
     else:
         show_each(folder)
 
@@ -83,13 +84,13 @@ def show_results(folder: Path) -> None:
             console.print(f"  {place}/{name}", markup=False)
 
 
-def show_by_k(root: Path, result: str, epoch: int | None) -> None:
-    """Print the results of an evaluation of a sweep, a row for each k, and their folders.
+def show_by_value(root: Path, result: str, epoch: int | None) -> None:
+    """Print the results of an evaluation of a sweep, a row for each run, and their folders.
 
     Args:
         root: folder of the sweep.
         result: name of the result in the runs' `evaluations/`.
-        epoch: epoch that was evaluated; None for the last one with a result in every run.
+        epoch: epoch that was evaluated; None for the last one of all runs.
 
     Raises:
         ArtifactError: a table is missing or damaged.
@@ -98,11 +99,7 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
     sweep = open_sweep(RunFolder(root))
     kind = f"evaluations/{result}"
     runs = [member.folder for member in sweep.members]
-    if epoch is None:
-        common_epochs = set(range(sweep.epochs))
-        for run in runs:
-            common_epochs.intersection_update(run.epochs(kind))
-        epoch = max(common_epochs)
+    epoch = compared_epoch(sweep, epoch)
     place = short(root)
     console = console_for_tables()
     console.print(f"\n{place}: {printable(result)} after epoch {epoch}\n", markup=False)
@@ -118,19 +115,20 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
 
 
 def _by_value(table: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
-    """Return a row for each network that does not depend on the varied key, then for each value."""
+    """Return a row for each reference network, then for each value of the varied key.
+
+    Reference networks are equal in all runs, unless the seed or the network is varied: then the
+    mean over the runs is shown.
+    """
     empty_cells = dict.fromkeys(table["measure"])
-    networks = set(table["network"])
     rows: dict[str, dict[str, Any]] = {}
-    # The networks of all runs come first, so their rows are created before the others.
+    means = table.groupby(["network", "measure"])["value"].mean()
     for network in REFERENCES:
-        if network in networks:
-            rows[network] = {axis: network, **empty_cells}
-    for record in table.to_dict("records"):
-        name = record["network"]
-        if name == TRAINED:
-            value = record[axis]
-            name = f"{value:,}" if isinstance(value, int) else str(value)
+        if network in set(table["network"]):
+            rows[network] = {axis: network, **empty_cells, **means[network].to_dict()}
+    for record in table[table["network"] == TRAINED].to_dict("records"):
+        value = record[axis]
+        name = f"{value:,}" if isinstance(value, int) else str(value)
         row = rows.setdefault(name, {axis: name, **empty_cells})
         row[record["measure"]] = record["value"]
     return list(rows.values())

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from deepcluster_core.text import duration, known, printable, python_text, three_decimals
-from flows.show.sweep_agreement import agreements, labelled_measure, remark_on
+from flows.show.sweep_agreement import agreements, equal_in_all, labelled_measure, remark_on
 from flows.show.terminal import (
     console_for_tables,
     count_of_epochs,
@@ -16,7 +16,7 @@ from flows.show.terminal import (
     short,
     table_of_numbers,
 )
-from stages.runs.sweep_plan import SWEEP, Value, axis_of, read_sweep, run_of
+from stages.runs.sweep_plan import SWEEP, Value, axis_of, folder_name_of, read_sweep
 
 COMPARED = (
     *("loss", "  ln k", "NMI\nbefore", "NMI\nlabels"),
@@ -57,13 +57,14 @@ def show_sweep(folder: Path) -> None:
     rows = [(_value(row[axis]), *_compared(row, seconds[row[axis]])) for row in last_rows]
     console = console_for_tables()
     sweep = short(folder)
-    epochs = count_of_epochs(last + 1)
-    console.print(f"\n{sweep}: after {epochs}\n", markup=False)
+    is_trained = any(known(row["loss"]) for row in last_rows)
+    state = f"after {count_of_epochs(last + 1)}" if is_trained else "of the network as it begins"
+    console.print(f"\n{sweep}: {state}\n", markup=False)
     console.print(table_of_numbers((printable(axis), *COMPARED), rows))
     _print_measures(last_rows, axis, console)
     # What to look at next, with the last run, which has the largest k, as the example of one.
     table = python_text(f"{sweep}/{SWEEP}")
-    last_run = shell_path(folder / run_of(axis, last_rows[-1][axis]))
+    last_run = shell_path(folder / folder_name_of(axis, last_rows[-1][axis]))
     program = program_name()
     console.print(
         f"\n  {sweep}/sweep.png     the effect of {axis}\n"
@@ -99,9 +100,12 @@ def _print_measures(rows: list[dict[str, Any]], axis: str, console: Console) -> 
     found = [] if labelled is None else list(agreements(rows, labelled[0]))
     if labelled is None or not found:
         return
-    console.print(f"\nAgreement with {labelled[1]}, over {remark_on(len(rows))}\n", markup=False)
+    remark = remark_on(len(rows), labelled[0])
+    console.print(f"\nAgreement with {labelled[1]}, over {remark}\n", markup=False)
     taus = [(one.name, f"{one.tau:+.2f}", str(one.num_runs)) for one in found]
     console.print(table_of_numbers(("measure without labels", "tau", "runs"), taus))
+    if equal := equal_in_all(rows):
+        console.print(f"equal in all runs, so left out: {', '.join(equal)}", markup=False)
 
 
 def _compared(row: dict[str, Any], seconds: float) -> tuple[str, ...]:

@@ -36,8 +36,14 @@ NEIGHBOURS = "knn"
 """The evaluation that is the best measure with labels, as it rates the features themselves."""
 LEAST_RUNS = 3
 """Fewest runs whose order can agree or not by degrees."""
-FEW_RUNS = 10
+FEW_RUNS = 5
 """Up to this number of runs, a remark warns of chance. Our choice."""
+ONE_EPOCH_APART = (
+    "Neighbours are those of the network after the last epoch's training. Participation ratio, "
+    "RankMe, alpha and head agreement are of the features that were clustered, those of the "
+    "network before it."
+)
+"""A remark where the measure with labels is that of neighbours."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,9 @@ def labelled_measure(rows: Sequence[Row]) -> tuple[str, str] | None:
 def agreements(rows: Sequence[Row], labelled: str) -> Iterator[Agreement]:
     """Yield the agreement of each measure without labels that is known for enough runs.
 
+    A measure that is equal in all runs, as that of features which were made once for all of them,
+    orders nothing and is left out: see `equal_in_all`.
+
     Args:
         rows: the last epoch of each run.
         labelled: column of the measure with labels.
@@ -86,21 +95,36 @@ def agreements(rows: Sequence[Row], labelled: str) -> Iterator[Agreement]:
         without, with_labels = zip(*known_pairs, strict=True)
         statistic: Any = kendalltau(without, with_labels)[0]
         tau = float(statistic)
-        if math.isfinite(tau):  # a measure that is equal in all runs orders nothing
+        if math.isfinite(tau):
             yield Agreement(name, sign * tau, len(known_pairs))
 
 
-def remark_on(num_runs: int) -> str:
-    """Return what a number of runs lets one conclude."""
+def equal_in_all(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the measures without labels that have one value in all runs."""
+    names: list[str] = []
+    for column, name, _ in _unlabelled(rows[0]):
+        values = [row.get(column) for row in rows]
+        if len(rows) >= LEAST_RUNS and all(map(known, values)) and len(set(values)) == 1:
+            names.append(name)
+    return names
+
+
+def remark_on(num_runs: int, labelled: str) -> str:
+    """Return what a number of runs lets one conclude, and what is compared with what.
+
+    Args:
+        num_runs: number of runs.
+        labelled: column of the measure with labels.
+    """
     text = (
         f"{num_runs} runs. Kendall's tau: 1 if a measure orders the runs as the labels do, -1 if "
         "it reverses them, 0 on average by chance."
     )
-    if num_runs > FEW_RUNS:
-        return text
-    # By chance, one order of all n! is the right one, and one its reverse.
-    orders = math.factorial(num_runs)
-    return f"{text} So few runs prove little: chance alone gives 1 in 1 of {orders:,} cases."
+    if num_runs <= FEW_RUNS:
+        # By chance, one order of all n! is the right one, and one its reverse.
+        orders = math.factorial(num_runs)
+        text += f" So few runs prove little: chance alone gives 1 in 1 of {orders:,} cases."
+    return f"{text} {ONE_EPOCH_APART}" if labelled.startswith(NEIGHBOURS) else text
 
 
 def _unlabelled(row: Row) -> Iterator[tuple[str, str, int]]:

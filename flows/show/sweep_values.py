@@ -1,6 +1,6 @@
 """The results of evaluating the runs of a sweep: numbers by k, as in figure 2(c), or any key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -84,8 +84,8 @@ def _suffix(network: str) -> str:
 class _Result:
     """The result of one evaluation of one run."""
 
+    sweep: Sweep
     member: Member
-    axis: str
     folder: Path
     manifest: Manifest
 
@@ -103,14 +103,18 @@ class _Result:
         return self.manifest.inputs.get("checkpoint")
 
     def conditions(self) -> str:
-        """Return a digest of everything but the network that the result depends on.
+        """Return a digest of what the result depends on besides the network and the varied key.
 
         Results with equal digests can be compared.
         """
-        made = self.manifest
+        made, key = self.manifest, self.sweep.key
         inputs = dict(made.inputs)
         inputs.pop("checkpoint", None)
-        return digest_of([made.stage, made.version, made.config, inputs, made.seed])
+        if self.sweep.varied_section == "dataset":
+            inputs.pop("images", None)
+        config = _without(made.config, key.split("."))
+        seed = None if key == "seed" else made.seed
+        return digest_of([made.stage, made.version, config, inputs, seed])
 
     def numbers(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of `Evaluated.table` without the column for the result."""
@@ -122,7 +126,7 @@ class _Result:
             for measure, value in self._values(row):
                 yield {
                     "measure": measure,
-                    self.axis: self.member.value,
+                    self.sweep.axis: self.member.value,
                     "epoch": self.manifest.epoch,
                     "network": row["network"] if is_reference else TRAINED,
                     "value": value,
@@ -138,6 +142,15 @@ class _Result:
         measure = score.measure(row)
         if measure is not None:  # otherwise the score does not use this row
             yield measure, row[score.column]
+
+
+def _without(config: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    """Return nested sections without one key, given as the names on the way to it."""
+    first, *rest = parts
+    kept = {name: value for name, value in config.items() if name != first}
+    if rest and isinstance(inner := config.get(first), Mapping):
+        kept[first] = _without(inner, rest)
+    return kept
 
 
 def evaluated(sweep: Sweep) -> Evaluated:
@@ -192,4 +205,4 @@ def _results(sweep: Sweep, name: str, epoch: int) -> Iterator[_Result]:
             continue
         manifest = read_manifest(folder)
         if manifest.stage in SCORES or manifest.stage in MEASURES:
-            yield _Result(member, sweep.axis, folder, manifest)
+            yield _Result(sweep, member, folder, manifest)

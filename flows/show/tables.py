@@ -8,6 +8,7 @@ from rich.table import Table
 
 from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import ending_in
 from deepcluster_core.text import printable
 from flows.show.paper_tables import Cell, PaperTable, Row, load_table, measured
 from flows.show.terminal import console_for_tables, short
@@ -36,7 +37,7 @@ def show_table(name: str, runs: Sequence[RunFolder], out: Path | None = None) ->
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(
             f"--out {out}: must end in one of {', '.join(SUFFIXES)}.\n"
-            f"  Fix: --out {out.with_suffix(SUFFIXES[0])}"
+            f"  Fix: --out {ending_in(out, SUFFIXES[0])}"
         )
     paper = load_table(name)
     ours: list[Row] = []

@@ -201,7 +201,7 @@ def trained_epoch(folder: RunFolder, recipe: Recipe, wanted: int | None) -> int:
     trained: list[int] = []
     for epoch in folder.epochs(train.kind):
         condition, _ = inspect(folder.artifact(train.kind, epoch))
-        if condition in (Condition.WHOLE, Condition.PRUNED):
+        if condition in (Condition.WHOLE, Condition.PRUNED) and epoch < recipe.num_epochs:
             trained.append(epoch)
     if not trained:
         raise ConfigError(

@@ -9,7 +9,7 @@ from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError
-from deepcluster_core.local_paths import check_is_local
+from deepcluster_core.local_paths import check_is_local, ending_in
 from deepcluster_core.models.build import feature_dim_of
 from deepcluster_core.models.config import PROJECTION
 from deepcluster_core.models.network import Network
@@ -208,7 +208,7 @@ class PastRun:
         if out.suffix not in suffixes:
             raise ConfigError(
                 f"--out {out}: must end in {' or '.join(suffixes)}.\n"
-                f"  Fix: --out {out.with_suffix(next(iter(suffixes)))}"
+                f"  Fix: --out {ending_in(out, next(iter(suffixes)))}"
             )
         # The folder of the run itself is allowed, but none of the folders inside it.
         place = out.absolute().parent.resolve()
@@ -229,12 +229,15 @@ class PastRun:
         return max(found)
 
     def _epochs_with(self, kind: str, conditions: Collection[str]) -> list[int]:
-        """Return the epochs whose artifact of a kind is in one of the conditions, in order."""
+        """Return the epochs whose artifact of a kind is in one of the conditions, in order.
+
+        Those after the last epoch of the recipe, from an earlier call with more, do not count.
+        """
         found: list[int] = []
         for (state_kind, epoch), state in self.states.items():
             if epoch is None or state_kind != kind:  # the images belong to no epoch
                 continue
-            if state.condition in conditions:
+            if state.condition in conditions and epoch < self.recipe.num_epochs:
                 found.append(epoch)
         return found
 

@@ -64,10 +64,10 @@ class Sweep:
     @property
     def axis(self) -> str:
         """The column of the table that holds the varied key: its name, or `k`."""
-        return _axis_of_key(self.key)
+        return _axis_of(self.key, [member.value for member in self.members])
 
     @property
-    def varied(self) -> str | None:
+    def varied_section(self) -> str | None:
         """The section of the recipe that has the varied key; None for a key of no section."""
         section, dot, _ = self.key.partition(".")
         return section if dot else None
@@ -89,15 +89,18 @@ class Sweep:
         return sorted(all_names - own_names)
 
 
-def _axis_of_key(key: str) -> str:
-    return "k" if key == K else key
+def _axis_of(key: str, values: Sequence[Any]) -> str:
+    """Return `k` for numbers of clusters, and otherwise the key, also for `auto` and lists of k."""
+    return "k" if key == K and all(type(value) is int for value in values) else key
 
 
-def run_of(axis: str, value: Value) -> str:
+def folder_name_of(axis: str, value: Value) -> str:
     """Return the name of a run's folder, in Hive style, such as `k=00100` or `train.lr=0.05`."""
-    if axis == "k" and isinstance(value, int):
+    if axis == "k":
         return f"k={value:05d}"
-    text = str(value)
+    # Equal numbers have equal names, 1 and 1.0 too, so that a run is found again.
+    is_whole = isinstance(value, float) and value.is_integer()
+    text = str(int(value) if is_whole else value)
     plain = re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)[:60]
     if plain != text:  # another value may look like it
         plain += f"-{digest_of(text)[:6]}"
@@ -127,11 +130,11 @@ def plan(
         ConfigError: the recipe or a value is invalid, the key cannot be varied, or the folder is
             that of a single run.
     """
-    if key == K:
+    axis = _axis_of(key, values)
+    if axis == "k":
         _check_ks(values, changes)
     else:
         _check_values(key, values, changes)
-    axis = _axis_of_key(key)
     # Resolve the folder of the sweep like that of a run, then a folder in it for each value.
     if not run:
         run = f"{Path(recipe).stem}-{axis}"
@@ -145,7 +148,7 @@ def plan(
     for shown, value in _in_order(values):
         # The other overrides stay, and the varied key joins them.
         overrides = merged(dict(changes), _nested(key, value))
-        path = str(root.root / run_of(axis, shown))
+        path = str(root.root / folder_name_of(axis, shown))
         own_recipe, folder = resolve(recipe, path, epochs, overrides)
         members.append(Member(shown, folder, own_recipe, overrides))
     return Sweep(root, members, epochs=members[0].recipe.num_epochs, key=key)
@@ -158,7 +161,6 @@ def _in_order(values: Sequence[Any]) -> list[tuple[Value, Any]]:
     """
     is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
     if all(is_number):
-        # Equal numbers have equal texts, 1 and 1.0 too, so that folders can be found again.
         kind = float if any(isinstance(value, float) for value in values) else int
         return sorted((kind(value), value) for value in values)
     return [(value if isinstance(value, str) else json.dumps(value), value) for value in values]
@@ -176,8 +178,8 @@ def _check_values(key: str, values: Sequence[Any], changes: Mapping[str, Any]) -
     for name in (key, section):
         if name in NOT_VARIED:
             raise ConfigError(f"--over {key}: cannot be varied: {NOT_VARIED[name]}.")
-    texts = Counter(json.dumps(value, sort_keys=True) for value in values)
-    repeated = [text for text, count in texts.items() if count > 1]
+    names = Counter(folder_name_of(key, shown) for shown, _ in _in_order(values))
+    repeated = [name.removeprefix(f"{key}=") for name, count in names.items() if count > 1]
     if not values or repeated:
         problem = f"given several times: {', '.join(repeated)}" if repeated else "has no value"
         raise ConfigError(
@@ -203,7 +205,7 @@ def open_sweep(root: RunFolder) -> Sweep:
     axis = axis_of(rows)
     members: list[Member] = []
     for value in dict.fromkeys(row[axis] for row in rows):
-        folder = RunFolder(root.root / run_of(axis, value))
+        folder = RunFolder(root.root / folder_name_of(axis, value))
         if not folder.config.exists():
             raise ConfigError(
                 f"{folder.address}: is gone, but {SWEEP} compares it.\n"
@@ -274,9 +276,9 @@ def check_fits(sweep: Sweep, num_images: int | None) -> None:
         ConfigError: at least one k is too large. All of them are reported together.
         FeatureError: there are too few images for the other settings.
     """
-    if num_images is None or sweep.varied == "dataset":
+    if num_images is None or sweep.varied_section == "dataset":
         return
-    if sweep.key != K:
+    if sweep.axis != "k":
         for member in sweep.members:
             member.recipe.suited_to(num_images)
         return

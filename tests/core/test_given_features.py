@@ -12,10 +12,9 @@ import pytest
 
 from deepcluster_core.clustering import scratch
 from deepcluster_core.errors import FeatureError
-from deepcluster_core.given_features import given_dim, open_given
+from deepcluster_core.given_features import GivenFeatures, given_dim, open_given
 
 PATHS = ["a.png", "b/c.png", "d.png", "e.png"]
-IMAGES = pa.array(PATHS, pa.string())
 FEATURE_ND = np.arange(12, dtype=np.float32).reshape(4, 3) / 8
 """Eighths, which float16 holds exactly."""
 LISTS = {
@@ -24,6 +23,10 @@ LISTS = {
     "fixed": pa.list_(pa.float32(), 3),
     "half": pa.list_(pa.float16()),
 }
+
+
+def opened(path: Path, paths: Sequence[str] = PATHS, **options: Any) -> GivenFeatures:  # noqa: ANN401
+    return open_given(path, len(paths), lambda: pa.chunked_array([list(paths)]), **options)
 
 
 def parquet(
@@ -46,7 +49,7 @@ def test_open_given__npy_is_in_the_order_of_the_images(dtype: type, tmp_path: Pa
     path = tmp_path / "given.npy"
     np.save(path, FEATURE_ND.astype(dtype))
 
-    given = open_given(path, IMAGES)
+    given = opened(path)
 
     assert isinstance(given.row_ND, np.memmap), "not in memory"
     assert given_dim(path) == given.dim == 3
@@ -63,7 +66,7 @@ def test_open_given__parquet_is_found_by_path(
         monkeypatch.setattr(scratch, "MEMORY_BYTES", 0)
     path = by_path(tmp_path / "given.parquet", [2, 0, 3, 1], LISTS[kind])
 
-    given = open_given(path, IMAGES, scratch=tmp_path)
+    given = opened(path, scratch=tmp_path)
 
     assert given_dim(path) == given.dim == 3
     np.testing.assert_array_equal(given.block(0, 4), FEATURE_ND)
@@ -73,15 +76,45 @@ def test_open_given__parquet_is_found_by_path(
 def test_open_given__parquet_is_found_by_image_id(tmp_path: Path) -> None:
     path = parquet(tmp_path / "given.parquet", [3, 1, 0, 2], image_id=[3, 1, 0, 2])
 
-    np.testing.assert_array_equal(open_given(path, IMAGES).block(0, 4), FEATURE_ND)
+    np.testing.assert_array_equal(opened(path).block(0, 4), FEATURE_ND)
 
 
 def test_open_given__rows_of_other_images_are_left_out(tmp_path: Path) -> None:
     path = by_path(tmp_path / "given.parquet", [2, 0, 3, 1])
 
-    given = open_given(path, pa.array(["e.png", "a.png"]))
+    given = opened(path, ["e.png", "a.png"])
 
     np.testing.assert_array_equal(given.block(0, 2), FEATURE_ND[[3, 0]])
+
+
+def test_open_given__files_that_are_no_images_may_have_no_feature(tmp_path: Path) -> None:
+    path = tmp_path / "given.parquet"
+    rows = [None, [], *FEATURE_ND.tolist()]
+    paths = ["broken.png", "notes.txt", *PATHS]
+    pq.write_table(pa.table({"feature": pa.array(rows, LISTS["list"]), "path": paths}), path)
+
+    assert given_dim(path) == 3
+    np.testing.assert_array_equal(opened(path).block(0, 4), FEATURE_ND)
+
+
+def test_open_given__some_rows_alone(tmp_path: Path) -> None:
+    path = by_path(tmp_path / "given.parquet", [2, 0, 3, 1])
+
+    given = opened(path, rows=range(1, 3))
+
+    assert given.row_ND.shape == (2, 3)
+    np.testing.assert_array_equal(given.block(1, 3), FEATURE_ND[1:3])
+
+
+def test_open_given__array_needs_no_paths(tmp_path: Path) -> None:
+    """All paths of many images would take gigabytes."""
+    path = tmp_path / "given.npy"
+    np.save(path, FEATURE_ND)
+
+    def never() -> pa.ChunkedArray:
+        raise AssertionError
+
+    assert open_given(path, 4, never).dim == 3
 
 
 def column(values: Sequence[object], kind: pa.DataType) -> pa.Array:
@@ -103,7 +136,7 @@ FLOATS = pa.list_(pa.float32())
         ),
         ({"feature": column([[1.0], [1.0, 2.0]] * 2, FLOATS)} | FOUR, "lists of one length"),
         ({"feature": column([[1.0], None] * 2, FLOATS)} | FOUR, "lists of one length"),
-        ({"feature": column([[]] * 4, FLOATS)} | FOUR, "lists of one length"),
+        ({"feature": column([[]] * 4, FLOATS)} | FOUR, "has no features"),
         ({"feature": column([[1]] * 4, pa.list_(pa.int32()))} | FOUR, "has no such column"),
         (
             {"one": column([[1.0]] * 4, FLOATS), "two": column([[1.0]] * 4, FLOATS)} | FOUR,
@@ -124,7 +157,7 @@ def test_open_given__refuses_tables_without_one_feature_for_each_image(
     pq.write_table(pa.table(table), path)
 
     with pytest.raises(FeatureError, match=rf"extract\.from: .*{problem}.*\n  Fix: "):
-        open_given(path, IMAGES)
+        opened(path)
 
 
 def test_open_given__a_column_named_embedding_goes_before_others(tmp_path: Path) -> None:
@@ -133,7 +166,7 @@ def test_open_given__a_column_named_embedding_goes_before_others(tmp_path: Path)
     named = column(FEATURE_ND.tolist(), FLOATS)
     pq.write_table(pa.table({"other": other, "embedding": named, "path": PATHS}), path)
 
-    np.testing.assert_array_equal(open_given(path, IMAGES).block(0, 4), FEATURE_ND)
+    np.testing.assert_array_equal(opened(path).block(0, 4), FEATURE_ND)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +185,7 @@ def test_open_given__refuses_arrays_of_another_shape_or_type(
     np.save(path, array)
 
     with pytest.raises(FeatureError, match=rf"extract\.from: .*{re.escape(problem)}.*\n  Fix: "):
-        open_given(path, IMAGES)
+        opened(path)
 
 
 @pytest.mark.parametrize("name", ["given.npy", "given.parquet"])
@@ -181,7 +214,7 @@ def test_block__names_the_image_whose_feature_is_not_finite(tmp_path: Path) -> N
     array = FEATURE_ND.copy()
     array[2, 1] = np.nan
     np.save(path, array)
-    given = open_given(path, IMAGES)
+    given = opened(path)
 
     given.block(0, 2)
     with pytest.raises(FeatureError, match="image_id 2 holds NaN"):

@@ -90,12 +90,16 @@ def test_command__evaluate_prints_json_alone(own_run: Path, prefect_server: str)
     assert [row["epoch"] for row in result["rows"]] == [0, 1, 2]
 
 
-def test_command__tables_are_files(finished_run: Path) -> None:
-    command = [PROGRAM, "evaluate", "table1", finished_run, "--json"]
+@pytest.mark.parametrize("option", ["--json", "--epoch=0", "--set=k=1", "--update"])
+def test_command__tables_are_files_and_read_no_other_option(
+    option: str, finished_run: Path
+) -> None:
+    command = [PROGRAM, "evaluate", "table1", finished_run, option]
 
     ended = subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
 
     assert ended.returncode == 2
+    assert option.partition("=")[0] in ended.stderr
     assert "Fix: --out table1.csv" in ended.stderr

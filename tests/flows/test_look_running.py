@@ -3,10 +3,13 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from deepcluster_core.artifacts.commit import prune
 from deepcluster_core.errors import ArtifactError
 from flows.look.contents import RunContents, UnknownPageError
+from flows.look.orders import OutlierScores
 from stages.runs.past_run import PastRun
 from tests.support.flow_runs import KEEP_ALL
 from tests.support.look_server import rows_of, serving_look
@@ -56,6 +59,28 @@ def test_look__features_stay_in_memory_when_the_run_deletes_them(
         assert with_similar(LAST) == similar.partition("Most similar")[2]
         assert "deleted to save space" in with_similar(0)
         assert "deepcluster stage extract" in with_similar(0), "the way out"
+
+
+def test_epoch_contents__finds_features_that_came_back(recipe: Path, own_run: Path) -> None:
+    run = RunContents(PastRun.open(str(own_run)), None)
+    features = own_run / f"features/epoch={LAST:04d}"
+    aside = own_run.parent / "aside"
+    scores = OutlierScores()
+    image = np.array([5])
+    shutil.copytree(features, aside)
+    prune(features)
+    with pytest.raises(ArtifactError, match="deepcluster stage extract"):
+        run.at(LAST).neighbours(image, 3)
+    cluster = int(run.at(LAST).labels.cluster_N[5])
+    with pytest.raises(ArtifactError, match="deepcluster stage extract"):
+        scores.of(run.at(LAST), cluster)
+
+    shutil.rmtree(features)
+    aside.rename(features)
+
+    assert run.at(LAST).neighbours(image, 3).image_id_NM.shape == (1, 3)
+    assert isinstance(scores.of(run.at(LAST), cluster), np.ndarray)
+    scores.close()
 
 
 def test_run_contents__reads_again_only_what_has_changed(recipe: Path, own_run: Path) -> None:

@@ -13,9 +13,11 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError, SourceError
 from flows.evaluate import evaluate
+from flows.show.results import show_by_value
 from flows.stage_rerun import rerun
 from flows.sweep import sweep
 from stages.evaluations.shared.results import read_results
+from stages.runs.recipe import RecipeOverrides
 from tests.support.flow_runs import (
     SWEPT_EPOCHS,
     in_state,
@@ -254,3 +256,29 @@ def test_sweep__over_the_seed_shares_nothing(recipe: Path, tmp_path: Path) -> No
     assert table["seed"].tolist() == [1, 2]
     assert len(set(table["loss"])) == 2
     assert not (tmp_path / "seeds/images").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "values"), [("seed", [1, 2]), ("network.sobel", [True, False])], ids=["seed", "network"]
+)
+def test_sweep__evaluations_of_runs_that_differ_in_more_than_training_are_compared(
+    key: str,
+    values: list[Any],
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    colours = RecipeOverrides.model_validate({"dataset": {"channels": 3}})
+    sweep(
+        over={key: values}, recipe=str(recipe), run=str(tmp_path / "s"), epochs=1, overrides=colours
+    )
+    evaluate(name="knn", run=str(tmp_path / "s"), overrides={"ks": [5]})
+
+    table = pd.read_parquet(tmp_path / "s/sweep.parquet")
+    random = table["knn top1 of 5 neighbours random"]
+    assert table["knn top1 of 5 neighbours"].notna().all()
+    capsys.readouterr()
+    show_by_value(tmp_path / "s", "knn", None)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if "random" in line]
+    assert float(shown[0][1]) == pytest.approx(random.mean(), abs=0.006)

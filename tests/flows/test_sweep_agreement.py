@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from flows.show.sweep import show_sweep
-from flows.show.sweep_agreement import agreements, labelled_measure, remark_on
+from flows.show.sweep_agreement import agreements, equal_in_all, labelled_measure, remark_on
 
 Row = dict[str, Any]
 
@@ -79,8 +79,19 @@ def test_labelled_measure__prefers_the_best_neighbours_then_ami_then_nmi() -> No
 
 
 def test_remark_on__is_honest_about_few_runs() -> None:
-    assert "1 in 1 of 6 cases" in remark_on(3)
-    assert "prove little" not in remark_on(30)
+    assert "1 in 1 of 6 cases" in remark_on(3, "ami")
+    assert "prove little" not in remark_on(30, "ami")
+
+
+def test_remark_on__neighbours_are_of_a_later_network() -> None:
+    assert "those of the network before it" in remark_on(3, "knn top1 of 5 neighbours")
+    assert "before" not in remark_on(3, "ami")
+
+
+def test_equal_in_all__names_what_orders_nothing() -> None:
+    found = rows(ami=[0.1, 0.2, 0.3], rankme=[5.0, 5.0, 5.0], alpha=[1.0, 1.0, 1.5])
+    assert equal_in_all(found) == ["RankMe"]
+    assert taus(found, "ami").keys() == {"alpha (lower is better)"}
 
 
 def test_show_sweep__prints_measures_and_tau(

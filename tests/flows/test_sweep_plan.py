@@ -12,7 +12,7 @@ from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe, save_recipe
 from stages.runs.sharing import common_jobs
 from stages.runs.sweep_options import parse_ks, parse_over, parse_varied
-from stages.runs.sweep_plan import open_sweep, plan, run_of
+from stages.runs.sweep_plan import folder_name_of, open_sweep, plan
 
 
 @pytest.mark.parametrize("text", ["", "10,", "10;20", "10,x", "1e3", "auto", "-4", "2.5", "²"])
@@ -101,7 +101,7 @@ def test_plan__varies_any_key(recipe: Path) -> None:
 
     found = [(m.value, m.recipe.train.lr, m.recipe.train.momentum) for m in planned.members]
     assert found == [(0.05, 0.05, 0.5), (0.1, 0.1, 0.5)]
-    assert (planned.axis, planned.varied) == ("train.lr", "train")
+    assert (planned.axis, planned.varied_section) == ("train.lr", "train")
     folders = [str(member.folder.root) for member in planned.members]
     assert folders == ["runs/tiny-train.lr/train.lr=0.05", "runs/tiny-train.lr/train.lr=0.1"]
 
@@ -134,10 +134,35 @@ def test_plan__refuses_keys_and_values(
         plan(str(recipe), values, None, None, changes, key)
 
 
-def test_run_of__names_are_plain_and_different() -> None:
-    assert run_of("k", 100) == "k=00100"
-    assert run_of("train.lr", 0.05) == "train.lr=0.05"
-    names = {run_of("dataset.source", text) for text in ("a/b", "a b", "../a", "a_b")}
+@pytest.mark.parametrize("values", [["auto", "fine"], ["auto", 50], [[10, 10], [20, 20]]], ids=str)
+def test_plan__k_that_is_no_number_is_varied_like_any_key(values: list[Any], recipe: Path) -> None:
+    planned = plan(str(recipe), values, None, None, {"epochs": 0}, "cluster.k")
+
+    found = [list(k) if isinstance(k := m.recipe.cluster.k, tuple) else k for m in planned.members]
+    assert found == values
+    assert planned.axis == "cluster.k", "the column k holds the numbers of clusters"
+    assert all(m.folder.name.startswith("cluster.k=") for m in planned.members)
+
+
+def test_plan__a_wrong_k_is_reported(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.k"):
+        plan(str(recipe), [10, "many"], None, None, {}, "cluster.k")
+
+
+def test_plan__a_whole_number_is_the_same_run_beside_fractions(recipe: Path) -> None:
+    def folders(values: list[Any]) -> set[Path]:
+        planned = plan(str(recipe), values, None, None, {}, "train.lr")
+        return {member.folder.root for member in planned.members}
+
+    assert folders([1, 2]) < folders([0.5, 1, 2])
+    with pytest.raises(ConfigError, match="given several times: 1"):
+        plan(str(recipe), [1, 1.0], None, None, {}, "train.lr")
+
+
+def test_folder_name_of__names_are_plain_and_different() -> None:
+    assert folder_name_of("k", 100) == "k=00100"
+    assert folder_name_of("train.lr", 0.05) == "train.lr=0.05"
+    names = {folder_name_of("dataset.source", text) for text in ("a/b", "a b", "../a", "a_b")}
     assert len(names) == 4
     assert not any("/" in name or " " in name for name in names)
 

@@ -14,7 +14,7 @@ from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from flows.evaluate import evaluate
-from flows.show.results import show_by_k
+from flows.show.results import show_by_value
 from flows.show.sweep_values import evaluated
 from flows.sweep import sweep
 from stages.evaluations.shared.results import read_results
@@ -79,7 +79,7 @@ def test_evaluate__of_a_sweep_is_figure_2c(
     assert made(own_sweep) == before, "the table keeps the evaluation, and nothing is drawn again"
 
     capsys.readouterr()
-    show_by_k(own_sweep, "voc-classification", None)
+    show_by_value(own_sweep, "voc-classification", None)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     shown = [line for line in lines if line[:1] in (["random"], ["4"], ["8"])]
     assert [line[0] for line in shown] == ["random", "4", "8"], "the same for all k: told once"
@@ -180,7 +180,7 @@ def test_evaluate__last_epoch_of_a_sweep_is_one_that_all_runs_have(
 
     evaluate(name="filters", run=str(own_sweep))
     capsys.readouterr()
-    show_by_k(own_sweep, "filters", None)
+    show_by_value(own_sweep, "filters", None)
 
     told = capsys.readouterr().out
     assert all(str(result_of(own_sweep, k, "filters", LAST - 1)) in told for k in KS)

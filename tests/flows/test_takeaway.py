@@ -98,6 +98,7 @@ def test_commands__one_after_the_other(run: Path, typed: Typed) -> None:
         (("name", "RUN", "99", "x"), "has clusters 0 to 7"),
         (("name", "RUN", "--epoch", "7"), "has no labels"),
         (("table", "RUN", "--out", "t.xlsx"), "must end in"),
+        (("table", "RUN", "--out", "."), "--out result.parquet"),
         (("table", "RUN", "--out", "t.csv", "--map", "tsne"), "choose from pca, umap"),
         (("check", "nothing.csv"), "is not there"),
         (("sort", "RUN", "--out", "s", "--link", "--list"), "exclude each other"),

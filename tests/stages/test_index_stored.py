@@ -309,6 +309,23 @@ def test_scratch__deletes_folders_of_dead_processes_alone(
     assert proxy.counts_of("00001.tar").total() == 0, "nothing is downloaded before it is needed"
 
 
+def test_scratch__keeps_files_that_are_read_after_the_last_one_was_listed(
+    proxy: StoreProxy, tmp_path: Path
+) -> None:
+    del proxy  # it only has to serve
+    images = list(dataset(f"{URL}/shards").open_source(Scratch(tmp_path)).images())
+    (own,) = tmp_path.glob("images-*")
+
+    other = dataset(f"{URL}/shards").open_source(Scratch(tmp_path)).images()
+    next(other)  # makes a folder, and deletes those of dead processes
+
+    assert own.exists()
+    assert all(image.read() for image in images)
+    del images
+    gc.collect()
+    assert not own.exists(), "deleted with the last image"
+
+
 @pytest.mark.slow
 def test_index__denied_is_no_traceback(tmp_path: Path, sources: Path) -> None:
     with object_store("seaweedfs", tmp_path) as server:

@@ -1,11 +1,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.synthetic_run import write_run
 from deepcluster_core.artifacts.file_names import LABELS
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, Manifest
+from deepcluster_core.errors import ConfigError
+from stages.runs.evaluation_job import trained_epoch
 from stages.runs.folder import RunFolder
+from stages.runs.past_run import PastRun
 from stages.runs.states import STALE, states_of
 
 RECIPE = """
@@ -92,3 +96,17 @@ def test_states_of__notices_that_an_input_was_replaced(folder: RunFolder) -> Non
     found = conditions(folder)
     assert found["labels", 1] == Condition.WHOLE
     assert found["checkpoints", 1] == found["metrics", 1] == STALE
+
+
+def test_past_run__takes_no_epoch_after_the_last_one_of_the_recipe(folder: RunFolder) -> None:
+    """A run that was called with fewer epochs than before keeps the later ones on disk."""
+    recipe = yaml.safe_load(folder.config.read_text())
+    folder.config.write_text(yaml.safe_dump(recipe | {"epochs": EPOCHS - 1}))
+    past = PastRun.open(str(folder.root))
+
+    assert past.epoch("labels", None) == EPOCHS - 2
+    assert past.epoch("checkpoints", None) == EPOCHS - 2
+    assert past.scored() == list(range(EPOCHS - 1))
+    assert trained_epoch(folder, past.recipe, None) == EPOCHS - 2
+    with pytest.raises(ConfigError, match="--epoch 2: is not trained"):
+        trained_epoch(folder, past.recipe, EPOCHS - 1)

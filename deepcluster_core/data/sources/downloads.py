@@ -108,6 +108,7 @@ class Downloads:
         self._lock = threading.RLock()  # a finalizer may run in a thread that holds it
         self._pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="download")
         self._descriptor: int | None = None
+        self._is_closed = False
 
     def take(self, number: int) -> Downloaded:
         """Return a file, waiting until it is whole; from the second file on, begin those after it.
@@ -138,11 +139,8 @@ class Downloads:
         """Stop downloading, and delete what nobody uses."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._started.clear()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            # Files that are still in use stay until the last one of them is released.
-            _remove_if_empty(self._folder)
+        self._is_closed = True
+        self._unlock_if_unused()
 
     @cached_property
     def _folder(self) -> Path:
@@ -192,8 +190,20 @@ class Downloads:
         path.unlink(missing_ok=True)
         with self._lock:
             self._num_bytes -= size
-        if self._descriptor is None:
-            _remove_if_empty(path.parent)
+        self._unlock_if_unused()
+
+    def _unlock_if_unused(self) -> None:
+        """Give up the folder once nothing is downloaded any more and no file is in use.
+
+        Until then the lock is kept: without it, another process would take the folder for that of
+        one that has died, and delete files that are still to be read.
+        """
+        with self._lock:
+            if not self._is_closed or self._num_bytes or self._descriptor is None:
+                return
+            descriptor, self._descriptor = self._descriptor, None
+        os.close(descriptor)
+        _remove_if_empty(self._folder)
 
     def _no_room(self, file: StoreFile, error: OSError) -> SourceError:
         return SourceError(

@@ -285,6 +285,13 @@ def _check_folder(past: PastRun, out: Path, originals: Path | None) -> None:
         raise ConfigError(
             f"--out {out}: exists and is not empty.\n  Fix: choose a different --out, or delete it."
         )
+    if out.is_symlink() or out.is_mount():
+        # The folder is written beside `out` and renamed when it is complete.
+        kind = "a link" if out.is_symlink() else "a mount point"
+        raise ConfigError(
+            f"--out {out}: is {kind}, which a complete folder cannot replace.\n"
+            f"  Fix: --out {out / 'sorted'}"
+        )
     if place.is_relative_to(past.folder.root.resolve()):
         raise ConfigError(f"--out {out}: lies in the run.\n  Fix: give another folder.")
     if originals is not None and place.is_relative_to(originals.resolve()):

@@ -17,7 +17,7 @@ from deepcluster_core.data.views import center_boxes, center_view
 from deepcluster_core.device_feed.crops import Cut
 from deepcluster_core.device_feed.feed import FedBatch, Feed, Request
 from deepcluster_core.device_feed.queues import Queues
-from deepcluster_core.device_feed.slots import FeedClosedError, Ring
+from deepcluster_core.device_feed.slots import FeedClosedError, Ring, Slot
 from deepcluster_core.device_feed.source import DecodedImages, source_of
 from deepcluster_core.errors import ArtifactError
 from tests.core.artifacts.test_images import pack, pictures
@@ -53,6 +53,14 @@ def expected(stored: Images, ids: Sequence[int]) -> Tensor:
 def fed(stored: Images, batches: Sequence[Sequence[int]], queues: Queues) -> list[FedBatch]:
     feed = Feed(source_of(stored), channels=3, device=queues, is_verified=True, num_slots=3)
     return list(feed.batches(map(request_for, batches), workers=2))
+
+
+def test_slot__an_empty_batch_is_on_the_device_too() -> None:
+    """As a rank has one, where the last batch has fewer images than there are ranks."""
+    slot = Slot(Queues.of("meta"))
+    slot.reserve(0)
+
+    assert slot.send(0).device.type == "meta"
 
 
 BATCHES = [list(range(start, start + 20)) for start in range(0, NUM_IMAGES - 20, 20)]

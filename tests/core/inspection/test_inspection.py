@@ -52,6 +52,18 @@ def test_nearest_neighbours__of_two_images__are_each_other() -> None:
     assert found.image_id_NM.tolist() == [[1], [0]]
 
 
+def test_nearest_neighbours__features_of_zeros_are_similar_to_nothing() -> None:
+    rows_NQ = unit_rows(40, 8)
+    rows_NQ[[3, 9]] = 0
+
+    for found in (nearest_neighbours(rows_NQ, 39), few_nearest_neighbours(rows_NQ, 39)):
+        assert not found.similarity_NM[[3, 9]].any()
+        is_zero_NM = np.isin(found.image_id_NM, [3, 9])
+        assert not found.similarity_NM[is_zero_NM].any()
+    groups = duplicate_groups(nearest_neighbours(rows_NQ, 5), threshold=0.99)
+    assert groups == [], "two images without features are no duplicates"
+
+
 def test_duplicate_groups__finds_copies_and_nothing_else() -> None:
     rows_NQ = unit_rows(50, 16)
     rows_NQ[[7, 30]] = rows_NQ[3]

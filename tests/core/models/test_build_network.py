@@ -5,15 +5,18 @@ import sys
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.build import (
     Footprint,
     build_network,
+    build_without_weights,
     feature_dim_of,
     footprint_of,
 )
 from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Backbone
 from deepcluster_core.models.registry import NETWORKS, OWN_NETWORKS
 
 SMALL = NetworkConfig(name="smallnet", image_size=32)
@@ -32,6 +35,38 @@ def test_build_network__leaves_the_global_generator_alone() -> None:
     build_network(SMALL, channels=3, seed=1)
     feature_dim_of(NetworkConfig(name="torchvision:regnet_y_400mf", image_size=32), channels=3)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class Masked(nn.Module):
+    """A layer with values that no state has, like the window masks of a Swin transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([1.0, 0.0]).repeat(8), persistent=False)
+        self.linear = nn.Linear(16, 4)
+
+    def forward(self, images_NCSS: torch.Tensor) -> torch.Tensor:
+        return self.linear(images_NCSS.mean(dim=(1, 2)) * self.mask)
+
+
+def build_masked(name: str, **_sizes: object) -> Backbone:
+    assert name == "masked"
+    return Backbone(Masked(), feature_dim=4, relu_missing=False)
+
+
+def test_build_without_weights__computes_values_that_no_state_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As a network of another package: those of this one have no such values.
+    monkeypatch.setitem(NETWORKS, "timm:NAME", f"{__name__}:build_masked")
+    config = NetworkConfig(name="timm:masked", image_size=16)
+    trained = build_network(config, channels=3, seed=1).eval()
+
+    restored = build_without_weights(config, channels=3).eval()
+    restored.load_state_dict(trained.state_dict(), assign=True)
+
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(restored.feature(images), trained.feature(images))
 
 
 def test_build_network__is_ready_to_train_on_the_cpu() -> None:

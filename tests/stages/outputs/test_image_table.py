@@ -106,6 +106,14 @@ def test_write_image_table__opens_in_anndata(past: PastRun, table: Path, tmp_pat
     assert json.loads(found.uns["deepcluster"])["labels"]["epoch"] == 1
 
 
+def test_write_image_table__one_axis_of_the_map_is_a_column(past: PastRun, tmp_path: Path) -> None:
+    write_image_table(past, tmp_path / "x.h5ad", TableRequest(columns=("cluster", "x")))
+
+    found = import_module("anndata").read_h5ad(tmp_path / "x.h5ad")
+    assert list(found.obs) == ["image_id", "cluster", "x"]
+    assert "X_pca" not in found.obsm
+
+
 def test_write_image_table__csv_says_the_same(past: PastRun, table: Path, tmp_path: Path) -> None:
     write_image_table(past, tmp_path / "t.csv", TableRequest())
 

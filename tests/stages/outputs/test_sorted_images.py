@@ -108,8 +108,10 @@ def test_sort_images__refuses_places_where_it_would_do_harm(
     (tmp_path / "full" / "mine").touch()
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
 
-    for place in (tmp_path / "full", tmp_path / "file", own_run / "out", pictures / "out"):
+    harmful = (tmp_path / "full", tmp_path / "file", own_run / "out", pictures / "out")
+    for place in (*harmful, tmp_path / "link"):
         with pytest.raises(ConfigError, match=r"--out(.|\n)*Fix:"):
             sort_images(past, place, SortRequest(per_cluster=1))
     sort_images(past, tmp_path / "empty", SortRequest(per_cluster=1))
