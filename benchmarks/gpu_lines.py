@@ -13,7 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import gpu_parts as parts
-from benchmarks.gpu_parts import Bench, Sizes, Watch, learner_of, network_of, random_cut
+from benchmarks.gpu_parts import (
+    Bench,
+    Sizes,
+    Watch,
+    checksum_function,
+    learner_of,
+    network_of,
+    random_cut,
+)
 from deepcluster_core.artifacts.image_layout import ImageLayout
 from deepcluster_core.clustering.faiss_index import Library
 from deepcluster_core.context import StepName
@@ -45,6 +53,9 @@ class RandomImages:
         generator = np.random.default_rng(0)
         size = sizes.num_images * self._length
         self._bytes_X = generator.integers(256, size=size, dtype=np.uint8)
+        self._checksum = checksum_function()
+        images_NX = self._bytes_X.reshape(sizes.num_images, -1)
+        self._checksum_N = [*map(self._checksum, images_NX)] if self._checksum else []
 
     def copy(
         self,
@@ -54,12 +65,15 @@ class RandomImages:
         is_verified: bool,
     ) -> ImageLayout:
         """Copy images one by one, as `PackedPixels` does."""
-        assert not is_verified
         length = self._length
         into_X = allocate(len(image_id_B) * length)
         for number, image_id in enumerate(image_id_B.tolist()):
             source = self._bytes_X[image_id * length : (image_id + 1) * length]
             into_X[number * length : (number + 1) * length] = source
+        if is_verified and self._checksum is not None:
+            for number, image_id in enumerate(image_id_B.tolist()):
+                copied = into_X[number * length : (number + 1) * length]
+                assert self._checksum(copied) == self._checksum_N[image_id]
         height_B = np.full(len(image_id_B), self._height)
         width_B = np.full(len(image_id_B), self._width)
         return ImageLayout(np.arange(len(image_id_B)) * length, height_B, width_B)
@@ -105,7 +119,9 @@ def extraction_per_s(bench: Bench, *, channels: int) -> float:
             ids_B = np.arange(first, first + sizes.extraction_batch) % sizes.num_images
             yield Request(ids_B, (1,), cut)
 
-    fed = _feed(bench, channels).batches(requests(), workers=bench.workers)
+    # As in the extract stage, which compares the checksum of each image.
+    feed = _feed(bench, channels, is_verified=True)
+    fed = feed.batches(requests(), workers=bench.workers)
     watch = Watch(bench, sizes.extractions)
     for _ in extract_features(
         network,
@@ -159,8 +175,9 @@ def cluster_s(bench: Bench, *, library: Library) -> float:
     return time.perf_counter() - begun_s
 
 
-def _feed(bench: Bench, channels: int) -> Feed:
-    return Feed(_images(bench.sizes, channels), channels=channels, device=bench.name)
+def _feed(bench: Bench, channels: int, *, is_verified: bool = False) -> Feed:
+    images = _images(bench.sizes, channels)
+    return Feed(images, channels=channels, device=bench.name, is_verified=is_verified)
 
 
 @cache

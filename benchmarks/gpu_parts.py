@@ -9,6 +9,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import repeat
@@ -66,6 +67,15 @@ class Sizes:
         return cls((24, 31), 96, 16, 8, 16, 10, 4, 12, 600, 64, 16, "smallnet")
 
 
+def checksum_function() -> Callable[[NDArray[np.uint8]], int] | None:
+    """Return the function whose values extraction compares; None without its package."""
+    with suppress(ImportError):
+        from deepcluster_core.artifacts.checksum import crc32c  # noqa: PLC0415
+
+        return crc32c
+    return None
+
+
 class Bench:
     """The device, the sizes and what several lines share."""
 
@@ -77,7 +87,13 @@ class Bench:
 
     def settings(self) -> dict[str, Any]:
         """Return what the figures depend on, as JSON values."""
-        return {**asdict(self.sizes), "device": self.name, "threads": self.workers}
+        about = {
+            "device": self.name,
+            "threads": self.workers,
+            "turns": self.repeats,
+            "verified": checksum_function() is not None,
+        }
+        return {**asdict(self.sizes), **about}
 
     @property
     def workers(self) -> int:

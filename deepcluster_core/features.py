@@ -49,7 +49,8 @@ def extract_features(
     to_device(network, device)
     network.eval()
     # Both change the weights for good, which spares work in every batch.
-    fold_batch_norm(network)
+    read = None if layer is None else network.get_submodule(network.module_name(layer))
+    fold_batch_norm(network, read=read)
     if is_narrow(device, precision):
         _narrow_weights(network)
 

@@ -34,18 +34,23 @@ def conv_block(
     return block
 
 
-def fold_batch_norm(network: nn.Module) -> None:
+def fold_batch_norm(network: nn.Module, *, read: nn.Module | None = None) -> None:
     """Fold the batch normalisations of all `conv_block`s into their convolutions, in place.
 
     In eval mode the network computes an equal function with one pass less over every map. It cannot
     be trained afterwards.
+
+    Args:
+        network: the network.
+        read: a module whose own output will be read. A convolution then stays as it is, because
+            its output would be that of its batch normalisation.
     """
     for block in network.modules():
         # timm's blocks can have an activation between the two, or inside the normalisation.
         if type(block).__module__.startswith("timm."):
             continue
         match dict(block.named_children()):
-            case {"conv": nn.Conv2d() as conv, "bn": nn.BatchNorm2d() as bn}:
+            case {"conv": nn.Conv2d() as conv, "bn": nn.BatchNorm2d() as bn} if conv is not read:
                 folded = fuse_conv_bn_eval(conv.eval(), bn.eval())
                 block.set_submodule("conv", folded)
                 block.set_submodule("bn", nn.Identity())  # keeps the names of the layers

@@ -70,6 +70,24 @@ def test_main__leaves_lines_out_when_the_time_is_up(tmp_path: Path) -> None:
     assert {record["error"] for record in records} == {"left out: the time is up"}
 
 
+def test_main__one_line_again_keeps_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [Line(name, "s", None, lambda _: 1.0) for name in ("first", "second")]
+    monkeypatch.setattr(gpu, "LINES", lines)
+    run(tmp_path / "out.json")
+    lines[1] = Line("second", "s", None, lambda _: 2.0)
+
+    records = run(tmp_path / "out.json", "--only", "second")
+
+    assert [(record["name"], record["found"]) for record in records] == [
+        ("first", 1),
+        ("second", 2),
+    ]
+    with pytest.raises(BenchmarkError, match="no such line"):
+        run(tmp_path / "out.json", "--only", "thrid")
+
+
 @pytest.mark.slow
 def test_gpu_lines__need_few_packages() -> None:
     # A machine that is rented for minutes has torch and little else.

@@ -17,6 +17,7 @@ from deepcluster_core.features import (
 )
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, is_narrow
 from deepcluster_core.ranks import Ranks
 from tests.support.ranks import on_ranks
@@ -28,17 +29,24 @@ def views(num: int) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(num, 32, 32, 3), dtype=np.uint8)
 
 
-def extracted(precision: Precision, *, layer: str | None = None) -> np.ndarray:
+def network_with_statistics() -> Network:
+    """Return a network whose batch normalisations change their input, as after training."""
     network = build_network(CONFIG, channels=3, seed=0)
+    network.train()(to_images(views(10), "cpu"))
+    return network
+
+
+def extracted(precision: Precision, *, layer: str | None = None) -> np.ndarray:
+    network = network_with_statistics()
     batches = [views(10)[:6], views(10)[6:]]
     return np.concatenate(
         list(extract_features(network, batches, layer=layer, device="cpu", precision=precision))
     )
 
 
-@pytest.mark.parametrize("layer", [None, "conv3", "backbone.fc5"])
+@pytest.mark.parametrize("layer", [None, "conv3", "backbone.maps.conv3.conv", "backbone.fc5"])
 def test_extract_features__is_the_networks_feature_in_eval_mode(layer: str | None) -> None:
-    network = build_network(CONFIG, channels=3, seed=0).eval()
+    network = network_with_statistics().eval()
     images_BCSS = to_images(views(10), "cpu")
     with torch.no_grad():
         expected_BD = (
@@ -51,7 +59,7 @@ def test_extract_features__is_the_networks_feature_in_eval_mode(layer: str | Non
     np.testing.assert_allclose(found_BD, expected_BD.numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("layer", [None, "conv3", "backbone.fc5"])
+@pytest.mark.parametrize("layer", [None, "conv3", "backbone.maps.conv3.conv", "backbone.fc5"])
 def test_feature_dim__is_that_of_the_features(layer: str | None) -> None:
     network = build_network(CONFIG, channels=3, seed=0)
 
@@ -99,7 +107,7 @@ def test_features_on_first__has_the_features_of_all_batches_in_order(size: int) 
 
 
 def test_extract_features__in_bfloat16_rounds_as_autocast_does() -> None:
-    network = build_network(CONFIG, channels=3, seed=0).eval()
+    network = network_with_statistics().eval()
     with torch.no_grad(), autocast("cpu", "bfloat16"):
         expected_BD = network.feature(to_images(views(10), "cpu")).float().numpy()
 
