@@ -19,13 +19,13 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, is_narrow
 from deepcluster_core.ranks import Batch, in_turns
 
-Images = NDArray[np.uint8] | Tensor
+ViewBatch = NDArray[np.uint8] | Tensor
 """A batch of views: (B, S, S, C) in main memory, or (B, C, S, S) from 0 to 1 on the device."""
 
 
 def extract_features(
     network: Network,
-    batches: Iterable[Images],
+    batches: Iterable[ViewBatch],
     *,
     layer: str | None,
     device: str,
@@ -54,7 +54,7 @@ def extract_features(
     if is_narrow(device, precision):
         _narrow_weights(network)
 
-    def compute(views: Images) -> Tensor:
+    def compute(views: ViewBatch) -> Tensor:
         with torch.inference_mode():
             with autocast(device, precision):
                 images_BCSS = to_images(views, device)
@@ -73,7 +73,7 @@ def extract_features(
 def features_on_first(
     network: Network,
     batches: Sequence[Batch],
-    load: Callable[[Sequence[Batch]], Iterator[Images]],
+    load: Callable[[Sequence[Batch]], Iterator[ViewBatch]],
     *,
     layer: str | None,
     context: Context,
@@ -132,7 +132,7 @@ def to_device(module: nn.Module, device: str) -> None:
         use_fast_convolutions(module)
 
 
-def to_images(views: Images, device: str) -> Tensor:
+def to_images(views: ViewBatch, device: str) -> Tensor:
     """Return a batch on the device as (B, C, S, S): uint8 in channels-last memory, or as it is."""
     if isinstance(views, Tensor):
         return views

@@ -18,7 +18,7 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.data.sources.base import prepared
 from deepcluster_core.device_feed.central import CentralCrops
-from deepcluster_core.features import Images, extract_features
+from deepcluster_core.features import ViewBatch, extract_features
 from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import is_shortage
 
@@ -84,7 +84,7 @@ def features_of(
             paths_of_batches.append(paths)
             yield pixels
 
-    views: Iterator[Images] = map(np.stack, batches())
+    views: Iterator[ViewBatch] = map(np.stack, batches())
     if forward.crops is not None:
         views = forward.crops.fed(batches(), forward.device)
     for feature_BD in extract_features(

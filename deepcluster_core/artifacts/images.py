@@ -131,7 +131,7 @@ class Images:
         """Return the pixels (H, W, C); with `raw` and `grey` they are a view of the file."""
         if self._encoding == "none":
             return self._read_original(image_id)
-        if self._encoding in ("raw", "grey"):
+        if self._encoding in PIXEL_ENCODINGS:
             stored, height, width, _ = self._pixels.stored(image_id)
             return stored.reshape(height, width, self.packed_channels)
         return _decoded(self._pixels, image_id)

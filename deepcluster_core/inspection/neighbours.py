@@ -40,11 +40,11 @@ class NeighbourSearch:
         from deepcluster_core.clustering.faiss_index import exact_index  # noqa: PLC0415
 
         self._rows_NQ = rows_NQ
-        self._is_zero_N = ~rows_NQ.any(axis=1)
+        self._is_zero_N = (rows_NQ == 0).all(axis=1, keepdims=True)[:, 0]
         self._index = exact_index(rows_NQ.shape[1], device=device)
         self._index.add(rows_NQ)
 
-    def of(self, image_id_B: NDArray[np.integer], count: int) -> Neighbours:
+    def neighbours_of(self, image_id_B: NDArray[np.integer], count: int) -> Neighbours:
         """Return the `count` most similar other images of some images, or all if there are fewer.
 
         The time grows with the number of images searched for, times that of all images.
@@ -81,7 +81,7 @@ def nearest_neighbours(
     similarity_NM = np.empty((num_images, count), np.float32)
     for start in range(0, num_images, BLOCK_ROWS):
         here = slice(start, min(start + BLOCK_ROWS, num_images))
-        found = search.of(np.arange(here.start, here.stop), count)
+        found = search.neighbours_of(np.arange(here.start, here.stop), count)
         image_id_NM[here] = found.image_id_NM
         similarity_NM[here] = found.similarity_NM
         progress(here.stop, num_images)

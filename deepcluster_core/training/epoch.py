@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deepcluster_core import seeding
 from deepcluster_core.config import Precision
 from deepcluster_core.context import StepName
-from deepcluster_core.features import Images, to_device, to_images
+from deepcluster_core.features import ViewBatch, to_device, to_images
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 from deepcluster_core.ranks import ALONE, Ranks
@@ -44,7 +44,7 @@ OTHERS = ("weight_B", "second_HB", "second_share_HB")
 class Batch:
     """The input of one training step, or the part of it that one rank has."""
 
-    views: tuple[Images, ...]
+    views: tuple[ViewBatch, ...]
     """One array for each kind of view, of V * B images, view after view: row v * B + b."""
     num_views: tuple[int, ...]
     """V, the number of views of each kind."""

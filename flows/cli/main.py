@@ -54,7 +54,7 @@ from flows.cli.options import (
 from flows.cli.raster import rasters
 from flows.cli.remote import remotes
 from flows.cli.results import results
-from flows.cli.table import takeaway
+from flows.cli.takeaway import takeaway
 from flows.cli.track import tracking
 from flows.prefect_.embedded import collect_seldom
 from flows.prefect_.serve import HOST, forget_dead_server

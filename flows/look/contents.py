@@ -147,7 +147,7 @@ class EpochContents:
             if "_search" not in self.__dict__:  # once they are in memory, they may be deleted
                 self.past.clustered(self.epoch)
             search = self._search
-        return search.of(image_id_B, count)
+        return search.neighbours_of(image_id_B, count)
 
     def prepare_neighbours(self) -> None:
         """Read the features, so that the first question for neighbours need not wait for it."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deepcluster_core.artifacts.images import ShownImages
-from deepcluster_core.artifacts.tables import read_clustering, read_index
+from deepcluster_core.artifacts.tables import read_index
 from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.inspection.outliers import outlier_scores
 from deepcluster_core.text import number, share, three_decimals
@@ -41,7 +41,10 @@ def similar(run: RunContents, contents: EpochContents, image_id: int, page: int)
     paging = Paging.of(min(run.images.num_images - 1, MOST_SIMILAR), SIMILAR, page)
     try:
         found = contents.neighbours(np.array([image_id]), paging.last)
-        second_cluster = _second_cluster(contents, image_id)
+        second_cluster = None
+        if contents.num_clusters > 1:
+            own = slice(image_id, image_id + 1)
+            second_cluster = int(contents.facts.second_clusters_of(own)[0])
     except DeepClusterError as error:  # the run keeps the features of its last epochs only
         return Similar(lacks=str(error))
     images: list[ShownImage] = []
@@ -52,16 +55,6 @@ def similar(run: RunContents, contents: EpochContents, image_id: int, page: int)
         images.append(shown_image(run, int(other), caption))
     nearest = type(found)(found.image_id_NM[:, :NEIGHBOURS], found.similarity_NM[:, :NEIGHBOURS])
     return Similar(images, paging, float(outlier_scores(nearest)[0]), second_cluster)
-
-
-def _second_cluster(contents: EpochContents, image_id: int) -> int | None:
-    clustering = read_clustering(contents.past.whole("labels", contents.epoch))
-    centroids_KQ = clustering["centroids"]
-    if len(centroids_KQ) < 2:
-        return None
-    distance_K = np.linalg.norm(centroids_KQ - contents.facts.rows[image_id], axis=1)
-    distance_K[contents.labels.cluster_N[image_id]] = np.inf
-    return int(distance_K.argmin())
 
 
 def facts_of(

@@ -56,7 +56,7 @@ class OutlierScores:
         self._lock = threading.Lock()
         self._found: dict[tuple[tuple[str, ...], int], Scoring] = {}
 
-    def of(self, contents: EpochContents, cluster: int) -> NDArray[np.float32] | Scoring:
+    def scores_of(self, contents: EpochContents, cluster: int) -> NDArray[np.float32] | Scoring:
         """Return the scores of a cluster's members, or the scoring if it takes longer.
 
         Raises:
@@ -139,7 +139,7 @@ def ordered_members(
     """Return the images of a cluster in one of `IMAGE_ORDERS`, or the scoring to wait for."""
     member_M = contents.members(cluster)
     if order == "outlier":
-        score_M = outliers.of(contents, cluster)
+        score_M = outliers.scores_of(contents, cluster)
         if isinstance(score_M, Scoring):
             return score_M
         return member_M[np.argsort(-score_M, kind="stable")]

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -121,12 +122,20 @@ def _by_value(table: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
     mean over the runs is shown.
     """
     empty_cells = dict.fromkeys(table["measure"])
+    records = table.to_dict("records")
     rows: dict[str, dict[str, Any]] = {}
-    means = table.groupby(["network", "measure"])["value"].mean()
+    # Reference networks come first, so their rows are created before the others.
     for network in REFERENCES:
-        if network in set(table["network"]):
-            rows[network] = {axis: network, **empty_cells, **means[network].to_dict()}
-    for record in table[table["network"] == TRAINED].to_dict("records"):
+        of_network = [record for record in records if record["network"] == network]
+        if not of_network:
+            continue
+        rows[network] = {axis: network, **empty_cells}
+        for measure in dict.fromkeys(record["measure"] for record in of_network):
+            values = [record["value"] for record in of_network if record["measure"] == measure]
+            rows[network][measure] = fmean(values)
+    for record in records:
+        if record["network"] != TRAINED:
+            continue
         value = record[axis]
         name = f"{value:,}" if isinstance(value, int) else str(value)
         row = rows.setdefault(name, {axis: name, **empty_cells})

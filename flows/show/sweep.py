@@ -7,7 +7,13 @@ from typing import Any
 from rich.console import Console
 
 from deepcluster_core.text import duration, known, printable, python_text, three_decimals
-from flows.show.sweep_agreement import agreements, equal_in_all, labelled_measure, remark_on
+from flows.show.sweep_agreement import (
+    NAMES,
+    agreements,
+    equal_in_all,
+    labelled_measure,
+    remark_on,
+)
 from flows.show.terminal import (
     console_for_tables,
     count_of_epochs,
@@ -23,14 +29,8 @@ COMPARED = (
     *("effective\nclusters", "   empty\nclusters", "    all\n epochs"),
 )
 """Column headers of the table that compares the runs of a sweep, after that of the varied key."""
-WITHOUT_LABELS = {
-    "effective_rank": "participation\nratio",
-    "rankme": "RankMe",
-    "alpha": "alpha",
-    "view_agreement": "views\nagree",
-    "head_agreement": "heads\nagree",
-}
-"""Column headers of measures without labels, which are shown if a run has them."""
+WITHOUT_LABELS = ("effective_rank", "rankme", "alpha", "view_agreement", "head_agreement")
+"""Measures without labels, which are shown if a run has them."""
 
 
 def show_sweep(folder: Path) -> None:
@@ -86,7 +86,7 @@ def _print_measures(rows: list[dict[str, Any]], axis: str, console: Console) -> 
     if not shown:
         return
     labelled = labelled_measure(rows)
-    headers = [printable(axis), *(WITHOUT_LABELS[name] for name in shown)]
+    headers = [printable(axis), *(NAMES[name].replace(" ", "\n") for name in shown)]
     if labelled is not None:
         headers.append(labelled[1].replace(" ", "\n"))
     cells: list[tuple[str, ...]] = []

@@ -27,6 +27,7 @@ NAMES = {
     "head_agreement": "head agreement",
     "effective_rank": "participation ratio",
     "rankme": "RankMe",
+    "alpha": "alpha",
     "lidar": "LiDAR",
 }
 LABELLED = {"ami": "AMI with the true labels", "nmi_labels": "NMI with the true labels"}

@@ -32,8 +32,7 @@ from deepcluster_core.device_feed.crops import Cut
 from deepcluster_core.device_feed.feed import Feed, Request
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.embedding_quality import alignment, lidar, uniformity
-from deepcluster_core.features import Images as LoadedViews
-from deepcluster_core.features import features_on_first
+from deepcluster_core.features import ViewBatch, features_on_first
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import stage
@@ -191,7 +190,7 @@ class _Views:
         num_images = len(self.image_id_N)
         return [range(start, min(start + step, num_images)) for start in range(0, num_images, step)]
 
-    def load(self, planned: Sequence[range]) -> Iterator[LoadedViews]:
+    def load(self, planned: Sequence[range]) -> Iterator[ViewBatch]:
         """Yield the views of planned batches: all views of an image, then the next's.
 
         They are (R, S, S, C) of uint8, or (R, C, S, S) from 0 to 1 where a device is fed.

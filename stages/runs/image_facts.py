@@ -93,16 +93,23 @@ class ImageFacts:
     @cached_property
     def second_clusters(self) -> NDArray[np.int32]:
         """The cluster whose centroid is the nearest after that of the image's own cluster."""
-        clustering = read_clustering(self.past.whole("labels", self.epoch))
-        centroids_KQ = torch.from_numpy(clustering["centroids"])
-        second_N = np.empty(len(self.labels.cluster_N), np.int32)
-        for start in range(0, len(second_N), BLOCK_ROWS):
-            here = slice(start, start + BLOCK_ROWS)
-            distance_BK = torch.cdist(torch.from_numpy(self.rows[here]), centroids_KQ)
-            own_B = torch.from_numpy(self.labels.cluster_N[here]).long()
-            distance_BK.scatter_(1, own_B[:, None], torch.inf)
-            second_N[here] = distance_BK.argmin(dim=1).numpy()
-        return second_N
+        num_images = len(self.labels.cluster_N)
+        starts = range(0, num_images, BLOCK_ROWS)
+        return np.concatenate(
+            [self.second_clusters_of(slice(start, start + BLOCK_ROWS)) for start in starts]
+        )
+
+    def second_clusters_of(self, images: slice) -> NDArray[np.int32]:
+        """Return `second_clusters` of consecutive images."""
+        centroids_KQ = torch.from_numpy(self._clustering["centroids"])
+        distance_BK = torch.cdist(torch.from_numpy(self.rows[images]), centroids_KQ)
+        own_B = torch.from_numpy(self.labels.cluster_N[images]).long()
+        distance_BK.scatter_(1, own_B[:, None], torch.inf)
+        return distance_BK.argmin(dim=1).numpy().astype(np.int32)
+
+    @cached_property
+    def _clustering(self) -> dict[str, NDArray[np.float32]]:
+        return read_clustering(self.past.whole("labels", self.epoch))
 
     @cached_property
     def stability(self) -> NDArray[np.float32] | None:

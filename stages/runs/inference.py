@@ -39,7 +39,7 @@ from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
 from stages.runs.run_images import clustered_by
 
-Features = Iterator[tuple[list[str], NDArray[np.floating]]]
+FeatureBatches = Iterator[tuple[list[str], NDArray[np.floating]]]
 """Batches of paths and features (B, D)."""
 
 
@@ -87,7 +87,7 @@ def embed_images(
     layer: str | None,
     *,
     skip: Skip,
-) -> Features:
+) -> FeatureBatches:
     """Yield paths and features of the images that can be used, as the run computes them.
 
     Args:
@@ -212,7 +212,7 @@ class Clusters:
         return Assigner.of(clustering, whitened=bool(self._settings["whiten"]), device=device)
 
 
-def as_stored(features: Features, dtype: str) -> Features:
+def as_stored(features: FeatureBatches, dtype: str) -> FeatureBatches:
     """Yield features rounded as a run rounds them between extracting and clustering."""
     for paths, feature_BD in features:
         with np.errstate(over="ignore"):  # becomes infinite, which the assigner rejects

@@ -23,7 +23,7 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.progress import Progress
 from deepcluster_core.store_urls import Location
 from deepcluster_core.text import counted, printable_lines
-from stages.runs.inference import Clusters, Features, as_stored, embed_images, open_images
+from stages.runs.inference import Clusters, FeatureBatches, as_stored, embed_images, open_images
 from stages.runs.machine import remarks
 from stages.runs.outputs.origin import origin
 from stages.runs.past_run import PastRun
@@ -195,7 +195,7 @@ class _Reading:
     used: int = 0
     _start: float = field(default_factory=time.monotonic)
 
-    def features(self, network: Network, layer: str | None) -> Features:
+    def features(self, network: Network, layer: str | None) -> FeatureBatches:
         """Yield paths and features of the images that can be used, as the run computes them."""
         total = self.source.count()
         images = self.source.images()

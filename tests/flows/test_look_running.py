@@ -73,13 +73,13 @@ def test_epoch_contents__finds_features_that_came_back(recipe: Path, own_run: Pa
         run.at(LAST).neighbours(image, 3)
     cluster = int(run.at(LAST).labels.cluster_N[5])
     with pytest.raises(ArtifactError, match="deepcluster stage extract"):
-        scores.of(run.at(LAST), cluster)
+        scores.scores_of(run.at(LAST), cluster)
 
     shutil.rmtree(features)
     aside.rename(features)
 
     assert run.at(LAST).neighbours(image, 3).image_id_NM.shape == (1, 3)
-    assert isinstance(scores.of(run.at(LAST), cluster), np.ndarray)
+    assert isinstance(scores.scores_of(run.at(LAST), cluster), np.ndarray)
     scores.close()
 
 

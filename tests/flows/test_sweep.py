@@ -277,7 +277,7 @@ def test_sweep__evaluations_of_runs_that_differ_in_more_than_training_are_compar
 
     table = pd.read_parquet(tmp_path / "s/sweep.parquet")
     random = table["knn top1 of 5 neighbours random"]
-    assert table["knn top1 of 5 neighbours"].notna().all()
+    assert table["knn top1 of 5 neighbours"].notna().to_numpy().all()
     capsys.readouterr()
     show_by_value(tmp_path / "s", "knn", None)
     shown = [line.split() for line in capsys.readouterr().out.splitlines() if "random" in line]

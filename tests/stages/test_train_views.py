@@ -13,7 +13,7 @@ from deepcluster_core.context import Context, FeedName
 from deepcluster_core.data.augment import Augmentation
 from deepcluster_core.data.augment_config import BlurConfig, ColourConfig, NoiseConfig, ViewsConfig
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
-from deepcluster_core.features import Images as Views
+from deepcluster_core.features import ViewBatch
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.ranks import Ranks
 from deepcluster_core.seeding import derive
@@ -90,7 +90,7 @@ def by_position(parts: Sequence[Batch]) -> list[NDArray[np.uint8]]:
     return kinds
 
 
-def assert_equal(one: Sequence[Views], other: Sequence[Views]) -> None:
+def assert_equal(one: Sequence[ViewBatch], other: Sequence[ViewBatch]) -> None:
     for one_kind, other_kind in zip(one, other, strict=True):
         # Without a kernel, the last bits of a view depend on the sizes of the others in its batch.
         tolerance = 0 if np.asarray(one_kind).dtype == np.uint8 else 1e-6

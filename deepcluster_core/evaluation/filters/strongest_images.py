@@ -15,11 +15,11 @@ from torch import Tensor
 
 from deepcluster_core.config import Precision
 from deepcluster_core.evaluation.filters.activation_maps import mean_activation
-from deepcluster_core.features import Images, to_images
+from deepcluster_core.features import ViewBatch, to_images
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 
-Batch = tuple[NDArray[np.int64], Images]
+Batch = tuple[NDArray[np.int64], ViewBatch]
 """The id_B of a batch's images, and their views."""
 
 

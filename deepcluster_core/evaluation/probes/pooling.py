@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from deepcluster_core.config import Precision
-from deepcluster_core.features import Images, to_device, to_images
+from deepcluster_core.features import ViewBatch, to_device, to_images
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network, Window
 from deepcluster_core.precision import autocast, is_narrow
@@ -109,7 +109,7 @@ class Frozen:
         for layer, values_1D in self(blank_1SSC).items():
             self.numbers[layer] = values_1D.shape[1]
 
-    def __call__(self, views: Images) -> dict[str, Tensor]:
+    def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
         """Return values_BD of each layer, on the device, in the number format of the pass."""
         with torch.no_grad(), autocast(self.device, self.precision):
             images_BCSS = to_images(views, self.device)

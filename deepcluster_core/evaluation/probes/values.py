@@ -30,7 +30,7 @@ from deepcluster_core.evaluation.crops import (
     training_views,
 )
 from deepcluster_core.evaluation.probes.pooling import Frozen
-from deepcluster_core.features import Images
+from deepcluster_core.features import ViewBatch
 from deepcluster_core.ranks import ALONE, Ranks, in_turns
 
 Rows = NDArray[np.int64]
@@ -183,7 +183,7 @@ class Supply:
             for views in made:
                 yield self.frozen(views)
 
-    def _views_of(self, examples: Examples, planned: Sequence[_Planned]) -> Generator[Images]:
+    def _views_of(self, examples: Examples, planned: Sequence[_Planned]) -> Generator[ViewBatch]:
         """Yield the views of batches, made by threads or on the device."""
         if examples.fed is not None:
             requests = map(partial(_request, examples.fed.image_id_N), planned)

@@ -15,11 +15,11 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
 from deepcluster_core.device_feed.central import central_request
 from deepcluster_core.device_feed.feed import Feed
-from deepcluster_core.features import Images as Views
+from deepcluster_core.features import ViewBatch
 from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.shared.progress import ProgressCounter
 
-Batch = tuple[NDArray[np.int64], Views]
+Batch = tuple[NDArray[np.int64], ViewBatch]
 """The image_ids, (B,), and the views of a batch."""
 PlannedBatch = tuple[Images, NDArray[np.int64]]
 """The images that a batch is taken from, and the image_ids in it, (B,)."""
@@ -55,7 +55,7 @@ class CentralViews:
             planned.append((images, ids_B))
         return planned
 
-    def load(self, batches: Sequence[PlannedBatch]) -> Iterator[Views]:
+    def load(self, batches: Sequence[PlannedBatch]) -> Iterator[ViewBatch]:
         """Yield the views of planned batches, in order.
 
         They are (B, S, S, C) of uint8, or (B, C, S, S) from 0 to 1 where a device is fed.

@@ -40,6 +40,8 @@ def test_build_network__leaves_the_global_generator_alone() -> None:
 class Masked(nn.Module):
     """A layer with values that no state has, like the window masks of a Swin transformer."""
 
+    mask: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mask", torch.tensor([1.0, 0.0]).repeat(8), persistent=False)
