@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -164,8 +165,11 @@ def test_evaluate__refuses_a_sweep_and_changes_nothing(
 
 def test_evaluate__epoch_that_the_sweep_does_not_compare(own_sweep: Path) -> None:
     for k in KS:  # as if both runs had gone on
-        run = own_sweep / f"k={k:05d}/checkpoints"
-        shutil.copytree(run / f"epoch={LAST:04d}", run / f"epoch={LAST + 1:04d}")
+        run = own_sweep / f"k={k:05d}"
+        kept = run / "checkpoints"
+        shutil.copytree(kept / f"epoch={LAST:04d}", kept / f"epoch={LAST + 1:04d}")
+        recipe = yaml.safe_load((run / "config.yaml").read_text())
+        (run / "config.yaml").write_text(yaml.safe_dump(recipe | {"epochs": LAST + 2}))
 
     with pytest.raises(DeepClusterError, match=r"--epoch 2: .* compares epochs 0 to 1"):
         evaluate(name="knn", run=str(own_sweep), epoch=LAST + 1)
