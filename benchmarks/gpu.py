@@ -133,20 +133,20 @@ def _measured_before(options: Options, bench: Bench) -> dict[str, dict[str, Any]
 def _write(options: Options, records: Mapping[str, dict[str, Any]], bench: Bench) -> None:
     """Write everything that is known so far, in the order of the lines."""
     targets: list[Target] = []
-    for line in LINES:
-        if (record := records.get(line.name)) is None:
-            continue
+    known = [line for line in LINES if line.name in records]
+    for line in known:
+        found = records[line.name]["found"]
         # Bounds are for the full size on a GPU.
         is_full = not options.quick and bench.device.type == "cuda"
         bound = line.target if is_full else None
-        if record["found"] is not None:
-            targets.append(Target(line.name, record["found"], bound, line.unit, line.at_most))
+        if found is not None:
+            targets.append(Target(line.name, found, bound, line.unit, line.at_most))
     result = Result(
         "gpu",
         targets,
         {},
         settings=bench.settings(),
-        headline={"lines": [records[line.name] for line in LINES if line.name in records]},
+        headline={"lines": [records[line.name] for line in known]},
         notes=[],
     )
     options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -69,10 +69,9 @@ class RandomImages:
         into_X = allocate(len(image_id_B) * length)
         for number, image_id in enumerate(image_id_B.tolist()):
             source = self._bytes_X[image_id * length : (image_id + 1) * length]
-            into_X[number * length : (number + 1) * length] = source
-        if is_verified and self._checksum is not None:
-            for number, image_id in enumerate(image_id_B.tolist()):
-                copied = into_X[number * length : (number + 1) * length]
+            copied = into_X[number * length : (number + 1) * length]
+            copied[:] = source
+            if is_verified and self._checksum is not None:
                 assert self._checksum(copied) == self._checksum_N[image_id]
         height_B = np.full(len(image_id_B), self._height)
         width_B = np.full(len(image_id_B), self._width)

@@ -281,9 +281,11 @@ def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Imag
     size = extract.batch_size
     share = FeatureShare(array, context.ranks, batch_size=size)
     numbers = share.batches
-    end = min(numbers[-1] * size + size, num_images) if numbers else 0
-    rows = range(numbers[0] * size if numbers else 0, end)
-    given = open_given(path, num_images, pictures.path_chunks, rows=rows, scratch=context.scratch)
+    # The images from this rank's first batch to its last one.
+    own = (
+        range(numbers[0] * size, min((numbers[-1] + 1) * size, num_images)) if numbers else range(0)
+    )
+    given = open_given(path, num_images, pictures.path_chunks, rows=own, scratch=context.scratch)
 
     def batches() -> Iterator[NDArray[np.float32]]:
         for number in numbers:

@@ -200,8 +200,10 @@ def trained_epoch(folder: RunFolder, recipe: Recipe, wanted: int | None) -> int:
     # Pruned checkpoints count, because they can be made again.
     trained: list[int] = []
     for epoch in folder.epochs(train.kind):
+        if epoch >= recipe.num_epochs:  # of an earlier call with more epochs
+            continue
         condition, _ = inspect(folder.artifact(train.kind, epoch))
-        if condition in (Condition.WHOLE, Condition.PRUNED) and epoch < recipe.num_epochs:
+        if condition in (Condition.WHOLE, Condition.PRUNED):
             trained.append(epoch)
     if not trained:
         raise ConfigError(
