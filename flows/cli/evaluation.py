@@ -85,9 +85,9 @@ def evaluate(
     options |= {"epoch": epoch, "result": result}
     request = _evaluation_request(name, run, assignments, options)
     writes_to(out or run)
-    with prefect_ready(quiet=as_json):
-        from flows.evaluate import evaluate  # noqa: PLC0415
+    from flows.evaluate import evaluate  # noqa: PLC0415
 
+    with prefect_ready(quiet=as_json):
         folder = Path(cast("str", evaluate(**dict(request))))
         _show_evaluation(folder, result or name, epoch, as_json=as_json)
 

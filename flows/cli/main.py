@@ -15,7 +15,7 @@ import typer
 
 from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.interrupts import SIGNALS
-from deepcluster_core.memory import keep_freed_memory
+from deepcluster_core.memory import collect_seldom, keep_freed_memory
 from deepcluster_core.text import printable_lines, shell_words
 from flows.cli.completion import mend_zsh_completion
 from flows.cli.evaluation import evaluation
@@ -56,7 +56,6 @@ from flows.cli.remote import remotes
 from flows.cli.results import results
 from flows.cli.takeaway import takeaway
 from flows.cli.track import tracking
-from flows.prefect_.embedded import collect_seldom
 from flows.prefect_.serve import HOST, forget_dead_server
 
 USER_ERROR = 2
@@ -201,9 +200,9 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     check_run_writable(folder)
     start = time.monotonic()
     writes_to(folder.root)
-    with notifying(notify), prefect_ready():
-        from flows.epoch_loop import deepcluster  # noqa: PLC0415
+    from flows.epoch_loop import deepcluster  # noqa: PLC0415
 
+    with notifying(notify), prefect_ready():
         deepcluster(
             str(recipe),
             run=given(Path(folder.address)),
@@ -249,9 +248,9 @@ def stage(
     resolve(str(folder.config), str(folder.root), None, changes)
     stage_name = check_stage_request(name, epoch, changed=bool(changes), out=given(out))
     writes_to(folder.root if out is None else None)
-    with prefect_ready():
-        from flows.stage_rerun import rerun  # noqa: PLC0415
+    from flows.stage_rerun import rerun  # noqa: PLC0415
 
+    with prefect_ready():
         rerun(
             stage_name,
             run=folder.address,
@@ -307,9 +306,9 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     planned = plan(str(recipe), values, given(run), epochs, changes, key)
     writes_to(planned.root.root)
     check_sweep_writable(planned)
-    with notifying(notify), prefect_ready():
-        from flows.sweep import sweep  # noqa: PLC0415
+    from flows.sweep import sweep  # noqa: PLC0415
 
+    with notifying(notify), prefect_ready():
         sweep(
             values if over is None else None,
             str(recipe),

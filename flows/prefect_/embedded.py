@@ -7,7 +7,6 @@ code.
 """
 
 import ctypes
-import gc
 import logging
 import os
 import signal
@@ -24,8 +23,10 @@ from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
 from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.memory import collect_seldom
 from flows.prefect_.database import WAITING, lock_unless_current, usable_database
 from flows.prefect_.internals import (
+    import_engines,
     read_settings_again,
     send_all,
     server_app,
@@ -164,6 +165,7 @@ class EmbeddedServer:
             database, _ = usable_database()
             raise own_server_error(str(error), "", database) from error
         assert self._process is not None
+        import_engines()  # takes 0.3 s in which the server starts
         api = f"http://{HOST}:{self._port}/api"
         try:
             self._wait_until_up(api, self._process, within_s)
@@ -235,14 +237,6 @@ class EmbeddedServer:
         if self._stderr is not None:
             self._stderr.close()
             self._stderr = None
-
-
-def collect_seldom() -> None:
-    """Collect cyclic garbage less often, because imports create none.
-
-    The imports of the loop take 2.2 s with this, and 2.8 s without.
-    """
-    gc.set_threshold(50_000, 20, 50)
 
 
 def ended_early(server: str) -> ServerError:

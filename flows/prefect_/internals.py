@@ -27,6 +27,13 @@ def server_app() -> "FastAPI":
     return create_app(ephemeral=True, final=True)
 
 
+def import_engines() -> None:
+    """Import what Prefect otherwise imports when the first flow and the first task begin."""
+    import fastapi.encoders  # noqa: PLC0415
+    import prefect.flow_engine  # noqa: PLC0415
+    import prefect.task_engine  # noqa: F401, PLC0415
+
+
 def send_all(timeout_s: float) -> None:
     """Send the events and log lines that are waiting in this process."""
     from prefect.events.worker import EventsWorker  # noqa: PLC0415

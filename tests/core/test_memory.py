@@ -63,3 +63,31 @@ def test_release_freed_memory__gives_back_what_was_kept() -> None:
     kept_mib, released_mib = map(int, found.stdout.split())
     assert kept_mib >= 60
     assert released_mib < 10
+
+
+LEAVES_A_CYCLE = """
+import sys
+from deepcluster_core.memory import collect_seldom
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        print("collected", flush=True)
+
+if sys.argv[1] == "seldom":
+    collect_seldom()
+Cycle()
+"""
+
+
+@pytest.mark.parametrize(("how", "printed"), [("seldom", ""), ("usual", "collected\n")])
+def test_collect_seldom__leaves_what_is_there_at_the_end_to_the_system(
+    how: str, printed: str
+) -> None:
+    command = [sys.executable, "-c", LEAVES_A_CYCLE, how]
+
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert found.stdout == printed
