@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 from pydantic.fields import FieldInfo
 
 
@@ -32,7 +32,8 @@ FeatureDtype = Literal["float16", "float32"]
 class StrictConfig(BaseModel):
     """A frozen configuration that rejects unknown keys and NaN and never converts a value.
 
-    For example, the text `"5"` is not accepted as the number 5.
+    For example, the text `"5"` is not accepted as the number 5. Only lists become tuples, because
+    YAML, JSON and Prefect have no others.
     """
 
     absent_when_none: ClassVar[frozenset[str]] = frozenset()
@@ -58,6 +59,11 @@ class StrictConfig(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
 
 
 def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:

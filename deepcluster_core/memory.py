@@ -49,10 +49,10 @@ def release_freed_memory() -> None:
 def collect_seldom() -> None:
     """Collect cyclic garbage less often in this process, and not at all when it ends.
 
-    Imports create no garbage: those of the loop take 2.2 s with this, and 2.8 s without. At the end,
-    Python would look once more at every object of Prefect and torch, although the system takes
-    their memory back anyway: 1.6 s of 12.5 s that `deepcluster run` takes for one epoch on 60 images
-    (AMD EPYC with AVX2). Files that are left open in a cycle of objects would not be flushed.
+    Imports create no garbage: those of the loop take 2.2 s with this, and 2.8 s without. At the
+    end, Python would look once more at every object of Prefect and torch, although the system takes
+    back their memory anyway: 1.6 s of the 12.5 s that `deepcluster run` takes for one epoch on 60
+    images (AMD EPYC with AVX2). A file left open in a cycle of objects would not be flushed.
     """
     gc.set_threshold(50_000, 20, 50)
     atexit.register(gc.freeze)

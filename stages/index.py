@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
@@ -34,13 +34,6 @@ from stages.lost_images import check_losses
 from stages.packed_images import Reading, record
 from stages.saved_index import FullParts, SavedIndex, saved_index
 
-
-def _list_to_tuple(value: object) -> object:
-    """Convert a list from YAML to a tuple, which strict validation requires."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-_FROM_LIST = BeforeValidator(_list_to_tuple)
 _Weight = Annotated[int, Field(ge=0, le=WHOLE)]
 
 
@@ -65,12 +58,11 @@ class DatasetConfig(StrictConfig):
     """auto: if the source has labels (class folders, a label column), use them to score clusters,
     never to train. none: ignore them."""
 
-    image_key: Annotated[
+    image_key: (
         Annotated[str, Field(min_length=1)]
         | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-        | None,
-        _FROM_LIST,
-    ] = None
+        | None
+    ) = None
     """Which picture to use if a sample has several. In tar shards: its extension, such as
     `left.jpg`, or a list of extensions, each of which becomes an image. In Parquet: its column.
     None: the only picture of the sample; masks and the like are ignored."""
@@ -106,7 +98,7 @@ class DatasetConfig(StrictConfig):
     third of raw, one channel, which is all that a network with `network.sobel` reads. none: read
     and decode the original files in every epoch."""
 
-    grey_weights: Annotated[tuple[_Weight, _Weight, _Weight] | None, _FROM_LIST] = None
+    grey_weights: tuple[_Weight, _Weight, _Weight] | None = None
     """Weights of red, green and blue in the channel that `encoding: grey` packs, in 65,536ths.
     None: a run fills in those that the network derives from `network.std`."""
 

@@ -2,14 +2,9 @@
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, PositiveInt, model_validator
 
 from deepcluster_core.config import StrictConfig
-
-
-def _list_to_tuple(value: object) -> object:
-    """Convert a list from YAML to a tuple, which strict validation requires."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 class TileConfig(StrictConfig):
@@ -22,14 +17,11 @@ class TileConfig(StrictConfig):
     """Pixels from one window to the next, in both directions. None: `size`, so that the windows
     touch."""
 
-    bands: Annotated[
-        Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None,
-        BeforeValidator(_list_to_tuple),
-    ] = None
+    bands: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     """Numbers of the bands to use, from 1, in the order of the channels. None: all bands but
     those of transparency."""
 
-    range: Annotated[tuple[FiniteFloat, FiniteFloat] | None, BeforeValidator(_list_to_tuple)] = None
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
     """The values that become black and white, the same for all bands, windows and scenes; values
     outside are cut off. None: keep the values, which must then be whole numbers from 0 to 65535."""
 

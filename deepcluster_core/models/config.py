@@ -3,20 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_validator
+from pydantic import Field, FiniteFloat, PositiveInt, field_validator
 
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.grey import GreyWeights, grey_weights
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.registry import NETWORKS, is_known, suggested
 
-
-def _list_to_tuple(value: object) -> object:
-    """Convert lists, which YAML has instead of tuples, for the strict validation."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-_FROM_LIST = BeforeValidator(_list_to_tuple)
 PROJECTION = "projection"
 """The layer whose output is the embedding, in a network with `network.projection`."""
 
@@ -70,11 +63,11 @@ class NetworkConfig(StrictConfig):
     names are those of torchvision or timm, or of a run's `model.safetensors`; its classifier is
     dropped. Artifacts depend on its contents, not on its path. None: begin with random weights."""
 
-    mean: Annotated[tuple[FiniteFloat, ...] | None, _FROM_LIST] = None
+    mean: tuple[FiniteFloat, ...] | None = None
     """Subtracted from each channel, on a scale of 0 to 1. Default: ImageNet's RGB statistics, or
     their average for every channel where there are not 3."""
 
-    std: Annotated[tuple[_PositiveFloat, ...] | None, _FROM_LIST] = None
+    std: tuple[_PositiveFloat, ...] | None = None
     """Divides each channel after `mean`, on the same scale and with the same default."""
 
     @property

@@ -29,7 +29,7 @@ def server_app() -> "FastAPI":
 
 def import_engines() -> None:
     """Import what Prefect otherwise imports when the first flow and the first task begin."""
-    import fastapi.encoders  # noqa: PLC0415
+    import fastapi.encoders  # noqa: F401, PLC0415
     import prefect.flow_engine  # noqa: PLC0415
     import prefect.task_engine  # noqa: F401, PLC0415
 

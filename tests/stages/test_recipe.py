@@ -209,6 +209,24 @@ def test_recipe_overrides__any_keys_and_none_required() -> None:
     assert overrides.model_dump(mode="json", exclude_unset=True) == given_values
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_recipe_overrides__take_all_that_a_recipe_may_hold(config: Path) -> None:
+    # As a flow gets them, with lists where the recipe has tuples.
+    values = json.loads(load_recipe(config).model_dump_json(exclude_none=True))
+
+    overrides = RecipeOverrides.model_validate(values)
+
+    assert overrides.model_dump(mode="json", exclude_unset=True, by_alias=True) == values
+
+
+def test_recipe_overrides__take_ranges_in_sections_that_are_left_out_by_default() -> None:
+    values = {"train": {"blur": {"radius": [0.1, 1.0]}, "noise": {"deviation": [0.01, 0.02]}}}
+
+    overrides = RecipeOverrides.model_validate(values)
+
+    assert overrides.model_dump(mode="json", exclude_unset=True) == values
+
+
 @pytest.mark.parametrize(
     "values",
     [
