@@ -6,19 +6,22 @@ packed images in main memory, and the cluster stage on random features. Predicti
 for an H100 (800 TFLOP/s in bfloat16, 3 TB/s, 50 GB/s from main memory); nothing was measured.
 
 The JSON file is written after each line, so that a run that is cut off still counts. A line that
-fails, such as one whose package is not installed, is recorded with its error. It needs torch,
-numpy, scipy, safetensors, rich and pydantic, but no images, and no zarr, pyarrow, faiss or Prefect.
+fails, such as one whose package is not installed, is recorded with its error; if the error leaves
+the GPU unusable for this process, a new one measures the remaining lines. It needs torch, numpy,
+scipy, safetensors, rich and pydantic, but no images, and no zarr, pyarrow, faiss or Prefect.
 With google_crc32c, extraction compares the checksum of each image, as the stage does; `verified` in
 the settings says whether it did.
 With `--device cpu --quick` it shows only that it works.
 """
 
+import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -41,25 +44,31 @@ def main(argv: list[str] | None = None) -> None:
         help="no line begins after so many seconds (default: %(default)s)",
     )
     arguments.add_argument("--only", nargs="+", help="names of lines, or beginnings of names")
+    # For a process that takes the place of another one.
+    arguments.add_argument("--continued", action="store_true", help=argparse.SUPPRESS)
     given = arguments.parse_args(argv)
     options = Options.of(given)
     _check(given.device)
     sizes = options.size(Sizes(), Sizes.quick())
     bench = Bench(given.device, sizes, options.repeats)
-    chosen = [line for line in LINES if _is_chosen(line, given.only)]
-    if not chosen:
-        names = ", ".join(line.name for line in LINES)
-        raise BenchmarkError(f"--only {' '.join(given.only)}: no such line.\n  Fix: one of {names}")
+    chosen = _chosen(given.only)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{'line':<44}{'predicted':>14}{'found':>14}  unit")
     started_s = time.monotonic()
-    records = _measured_before(options, bench) if given.only else {}
-    for line in chosen:
+    records: dict[str, dict[str, Any]] = {}
+    if given.only:
+        records = _measured_before(options, bench, is_continued=given.continued)
+    for number, line in enumerate(chosen, start=1):
         begun_s = time.monotonic() - started_s
         record = _measured(line, bench) if begun_s < given.budget_s else _left_out(line)
         records[line.name] = record
         console.print(_text(line, record))
         _write(options, records, bench)
+        remaining = chosen[number:]
+        if remaining and not bench.is_usable():
+            console.print("the GPU is unusable for this process; a new one measures the rest")
+            left_s = given.budget_s - (time.monotonic() - started_s)
+            _continue_in_new_process(sys.argv[1:] if argv is None else argv, remaining, left_s)
     console.print(f"written: {options.json}")
 
 
@@ -74,8 +83,45 @@ def _check(device: str) -> None:
         )
 
 
-def _is_chosen(line: Line, only: list[str] | None) -> bool:
-    return only is None or any(line.name.startswith(name) for name in only)
+def _chosen(only: Sequence[str] | None) -> list[Line]:
+    """Return the lines that were asked for, in order; a whole name stands for its line alone.
+
+    Raises:
+        BenchmarkError: there is no such line.
+    """
+    if only is None:
+        return list(LINES)
+    names = [line.name for line in LINES]
+
+    def is_chosen(name: str) -> bool:
+        return any(name == given if given in names else name.startswith(given) for given in only)
+
+    chosen = [line for line in LINES if is_chosen(line.name)]
+    if not chosen:
+        raise BenchmarkError(
+            f"--only {' '.join(only)}: no such line.\n  Fix: one of {', '.join(names)}"
+        )
+    return chosen
+
+
+def _continue_in_new_process(
+    arguments: Sequence[str], lines: Sequence[Line], budget_s: float
+) -> NoReturn:
+    """Replace this process by one that measures the remaining lines and keeps the other ones.
+
+    A process that only waited for another one would keep its memory of the GPU.
+
+    Args:
+        arguments: the command line of this process.
+        lines: the lines to measure.
+        budget_s: what is left of the time, seconds.
+    """
+    # Of an option that is given twice, the last value counts.
+    more = ["--continued", "--budget-s", f"{max(0.0, budget_s):.1f}"]
+    more += ["--only", *(line.name for line in lines)]
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "benchmarks.gpu", *arguments, *more]
+    os.execv(sys.executable, command)  # noqa: S606  our own words
 
 
 def _measured(line: Line, bench: Bench) -> dict[str, Any]:
@@ -119,15 +165,30 @@ def _text(line: Line, record: dict[str, Any]) -> str:
     return text
 
 
-def _measured_before(options: Options, bench: Bench) -> dict[str, dict[str, Any]]:
-    """Return the records of an earlier call with the same settings on the same code and machine."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+def _measured_before(
+    options: Options, bench: Bench, *, is_continued: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the records of an earlier call with the same settings on the same code and machine.
+
+    Args:
+        options: where the records are.
+        bench: device and sizes.
+        is_continued: whether the earlier call was this one, in another process.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         found = json.loads(options.json.read_text())
         same = Result("gpu", [], {}, settings=bench.settings(), headline={}, notes=[])
         now = json.loads(json.dumps(same.record(options)))
-        if all(found[name] == now[name] for name in ("settings", "commit", "machine")):
+        if is_continued or _conditions(found) == _conditions(now):
             return {record["name"]: record for record in found["lines"]}
     return {}
+
+
+def _conditions(record: Mapping[str, Any]) -> list[Any]:
+    """Return under which conditions lines were measured; all must be equal to keep them."""
+    # The load is never the same twice.
+    machine = {name: value for name, value in record["machine"].items() if name != "load"}
+    return [record["settings"], record["commit"], machine]
 
 
 def _write(options: Options, records: Mapping[str, dict[str, Any]], bench: Bench) -> None:

@@ -23,11 +23,12 @@ from benchmarks.gpu_parts import (
     random_cut,
 )
 from deepcluster_core.artifacts.image_layout import ImageLayout
-from deepcluster_core.clustering.faiss_index import Library
+from deepcluster_core.clustering.faiss_index import Library, load_faiss
 from deepcluster_core.context import StepName
 from deepcluster_core.device_feed.crops import Cut
 from deepcluster_core.device_feed.feed import Feed, Request
 from deepcluster_core.features import extract_features
+from deepcluster_core.limits import num_cores
 from deepcluster_core.training.epoch import Batch, train_epoch
 
 
@@ -100,9 +101,19 @@ def training_per_s(bench: Bench, *, channels: int, step: StepName = "graph") -> 
     return sizes.batch / watch.seconds_each
 
 
-def extraction_per_s(bench: Bench, *, channels: int) -> float:
-    """Return the pace of extraction from packed images in main memory, images/s."""
+def extraction_per_s(bench: Bench, *, channels: int, is_default: bool = False) -> float:
+    """Return the pace of extraction from packed images in main memory, images/s.
+
+    Args:
+        bench: device and sizes.
+        channels: channels of the packed images.
+        is_default: whether batch size and number of threads are those that the extract stage has
+            by default, or those of the prediction.
+    """
     sizes = bench.sizes
+    batch_size = sizes.stage_batch if is_default else sizes.extraction_batch
+    workers = num_cores() if is_default else bench.workers
+    num_batches = sizes.extractions * sizes.extraction_batch // batch_size
     height, width = sizes.image
     network = network_of(bench, channels)
     left, top = (width - sizes.side) // 2, (height - sizes.side) // 2
@@ -113,15 +124,15 @@ def extraction_per_s(bench: Bench, *, channels: int) -> float:
         return [Cut(np.tile(box, (count, 1)), np.zeros(count, np.bool_), sizes.side)]
 
     def requests() -> Iterator[Request]:
-        for number in range(sizes.extractions):
-            first = number * sizes.extraction_batch
-            ids_B = np.arange(first, first + sizes.extraction_batch) % sizes.num_images
+        for number in range(num_batches):
+            first = number * batch_size
+            ids_B = np.arange(first, first + batch_size) % sizes.num_images
             yield Request(ids_B, (1,), cut)
 
     # As in the extract stage, which compares the checksum of each image.
     feed = _feed(bench, channels, is_verified=True)
-    fed = feed.batches(requests(), workers=bench.workers)
-    watch = Watch(bench, sizes.extractions)
+    fed = feed.batches(requests(), workers=workers)
+    watch = Watch(bench, num_batches)
     for _ in extract_features(
         network,
         (batch.views[0] for batch in fed),
@@ -131,7 +142,7 @@ def extraction_per_s(bench: Bench, *, channels: int) -> float:
         dtype="float16",
     ):
         watch()
-    return sizes.extraction_batch / watch.seconds_each
+    return batch_size / watch.seconds_each
 
 
 def cluster_s(bench: Bench, *, library: Library) -> float:
@@ -142,7 +153,12 @@ def cluster_s(bench: Bench, *, library: Library) -> float:
     Args:
         bench: device and sizes.
         library: what searches for the nearest centroids.
+
+    Raises:
+        ConfigError: faiss searches, but it cannot be imported.
     """
+    if library == "faiss":
+        load_faiss()  # before all other work, because the search comes last
     from deepcluster_core.clustering.device_rows import ProjectedOnDevice  # noqa: PLC0415
     from deepcluster_core.clustering.kmeans import KMeans  # noqa: PLC0415  the stage's own
     from deepcluster_core.clustering.pca import fit_pca  # noqa: PLC0415
@@ -220,6 +236,12 @@ LINES = (
         partial(extraction_per_s, channels=1),
         target=40_000,
         stretch=80_000,
+    ),
+    Line(
+        "extraction, grey packed, stage's defaults",
+        "images/s",
+        None,
+        partial(extraction_per_s, channels=1, is_default=True),
     ),
     Line(
         "cluster stage without files, torch",

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.harness import BenchmarkError
 from deepcluster_core.context import StepName
 from deepcluster_core.data.views import FLIP_DRAW, RandomCrop, augmentation_draws, random_boxes
 from deepcluster_core.device_feed.crops import CropTable, Cut, crop_resized
@@ -34,6 +35,7 @@ from deepcluster_core.training.epoch import Batch, Progress, PseudoLabelLearner,
 from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
 from deepcluster_core.training.steps import steps_of
+from deepcluster_core.triton_support import missing_for_triton
 
 PAPER_CROP = RandomCrop((0.08, 1.0), (3 / 4, 4 / 3), 0.5)
 AT_ONCE = 20
@@ -53,8 +55,11 @@ class Sizes:
     side: int = 224
     batch: int = 256
     extraction_batch: int = 1024
+    stage_batch: int = 256
+    """`ExtractConfig.batch_size`; this module cannot import it, because the stage needs pyarrow."""
     steps: int = 400
     extractions: int = 150
+    """Batches of `extraction_batch` images that are extracted."""
     clusters: int = 10_000
     rows: int = 1_281_167
     dim: int = 4096
@@ -64,7 +69,7 @@ class Sizes:
     @classmethod
     def quick(cls) -> Self:
         """Return sizes that take a CPU seconds."""
-        return cls((24, 31), 96, 16, 8, 16, 10, 4, 12, 600, 64, 16, "smallnet")
+        return cls((24, 31), 96, 16, 8, 16, 8, 10, 4, 12, 600, 64, 16, "smallnet")
 
 
 def checksum_function() -> Callable[[NDArray[np.uint8]], int] | None:
@@ -92,6 +97,7 @@ class Bench:
             "threads": self.workers,
             "turns": self.repeats,
             "verified": checksum_function() is not None,
+            "missing_for_triton": missing_for_triton(),
         }
         return {**asdict(self.sizes), **about}
 
@@ -104,6 +110,17 @@ class Bench:
         """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+    def is_usable(self) -> bool:
+        """Return whether the device can still be used in this process.
+
+        After some errors, such as an access beyond its memory, every call of CUDA fails.
+        """
+        try:
+            self.synchronize()
+        except RuntimeError:
+            return False
+        return True
 
     def tidy(self) -> None:
         """Free the memory of the last line."""
@@ -192,6 +209,16 @@ def _batch(bench: Bench) -> Batch:
     return Batch((views_BCSS,), (1,), cluster_HB, None, np.arange(sizes.batch))
 
 
+def _check_kernels(bench: Bench) -> None:
+    """Raise BenchmarkError if operations of torch would be measured in place of a kernel on a GPU.
+
+    A CPU has no kernels, and only shows that the benchmark works.
+    """
+    missing = missing_for_triton()
+    if bench.device.type == "cuda" and missing is not None:
+        raise BenchmarkError(f"the kernel cannot run: Triton needs {missing}")
+
+
 def copy_ms(bench: Bench, *, is_pinned: bool) -> float:
     """Return the time to copy the uint8 views of a batch to the device."""
     sizes = bench.sizes
@@ -203,7 +230,12 @@ def copy_ms(bench: Bench, *, is_pinned: bool) -> float:
 
 
 def crops_ms(bench: Bench, *, channels: int) -> float:
-    """Return the time of the kernel that crops, resizes and flips a batch."""
+    """Return the time of the kernel that crops, resizes and flips a batch.
+
+    Raises:
+        BenchmarkError: the kernel cannot run on this GPU.
+    """
+    _check_kernels(bench)
     sizes = bench.sizes
     height, width = sizes.image
     num_bytes = height * width * channels
@@ -224,7 +256,12 @@ def sobel_ms(bench: Bench, *, is_kernel: bool) -> float:
     Args:
         bench: device and sizes.
         is_kernel: whether it is one kernel, as a network does it, or operations of torch.
+
+    Raises:
+        BenchmarkError: the kernel cannot run on this GPU.
     """
+    if is_kernel:
+        _check_kernels(bench)
     sizes = bench.sizes
     views_BCSS = torch.rand(sizes.batch, 1, sizes.side, sizes.side, device=bench.device)
     sobel = Sobel((0.45,) * 3, (0.22,) * 3)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 LIBRARIES = (
     "torch",
     "torchvision",
+    "triton",
     "faiss-gpu",
     "faiss-cpu",
     "numpy",

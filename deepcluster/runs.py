@@ -123,7 +123,8 @@ class Run:
         Raises:
             ConfigError: the run does not have the epoch, or the column does not exist.
             ArtifactError: labels are missing or damaged, or columns need features that were deleted
-                to save space (`keep.features` of the recipe).
+                to save space (`keep.features` of the recipe; from epoch 1 on,
+                `keep.checkpoints` with `train.prototypes.bank`).
         """
         return image_frame(ImageFacts.of(self.past, epoch), columns, layout)
 
@@ -151,7 +152,8 @@ class Run:
         Raises:
             ConfigError: the run does not have the epoch.
             ArtifactError: the features are missing or damaged, or were deleted to save space
-                (`keep.features` of the recipe).
+                (`keep.features` of the recipe; from epoch 1 on, `keep.checkpoints` with
+                `train.prototypes.bank`).
         """
         has_bank = self.recipe.train.has_bank
         number = self.past.epoch("labels" if has_bank else "features", epoch)

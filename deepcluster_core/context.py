@@ -43,7 +43,8 @@ class Context:
     ranks: Ranks = ALONE
     """The processes that make the artifact together."""
     feed: FeedName | None = None
-    """Where images are cropped, resized and flipped; None for the device if it is a GPU."""
+    """Where images are cropped, resized and flipped; None for the device if it is a GPU. See
+    `is_fed_on_device`."""
     step: StepName | None = None
     """Whether a GPU gets each operation of a training step from the CPU (eager), or all of them at
     once as a CUDA graph; None for the latter where that is possible."""
@@ -52,9 +53,18 @@ class Context:
     scratch_bytes: int | None = None
     """Limit on what is kept there of files of an object store; None for a limit by the disk."""
 
-    @property
-    def is_fed_on_device(self) -> bool:
-        """Whether images are cropped, resized and flipped on the device."""
+    def is_fed_on_device(self, shorter_side: int | None) -> bool:
+        """Return whether images are cropped, resized and flipped on the device.
+
+        A batch of pictures of any size would fill the memory of the device, and the page-locked
+        memory of several batches that of the machine. Threads make the views of such pictures.
+
+        Args:
+            shorter_side: pixels of the shorter side of every image; None if images keep their own
+                sizes.
+        """
+        if shorter_side is None:
+            return False
         if self.feed is not None:
             return self.feed == "device"
         return self.device.startswith("cuda")

@@ -28,7 +28,11 @@ def missing_for_triton() -> str | None:
         return "the package triton"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "a C compiler, such as gcc"
-    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    # As Triton does: Debian's own Python has its headers where scheme `posix_prefix` says.
+    scheme = sysconfig.get_default_scheme()
+    if scheme == "posix_local":
+        scheme = "posix_prefix"
+    header = Path(sysconfig.get_paths(scheme)["include"], "Python.h")
     return None if header.exists() else f"{header}, often in a package python3-dev"
 
 

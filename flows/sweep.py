@@ -7,6 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field, JsonValue
 
+from flows.engine.notifications import telling_failure
 from flows.engine.sweep import compare, make_shared
 from flows.epoch_loop import deepcluster
 from stages.runs.recipe import RecipeOverrides
@@ -63,7 +64,8 @@ def sweep(  # noqa: PLR0913, PLR0917  each is a parameter of the deployment
         changes = overrides.model_dump(mode="json", exclude_unset=True)
     key, values = varied(k, over)
     planned = plan(recipe, values, run, epochs, changes, key)
-    shared = make_shared(planned, recipe, epochs)
+    with telling_failure(planned.root.name):
+        shared = make_shared(planned, recipe, epochs, update=update)
     for member in planned.members:
         name = f"{planned.root.name}/{member.folder.name}"
         shared.report.info(f"\n{name}")
@@ -77,5 +79,6 @@ def sweep(  # noqa: PLR0913, PLR0917  each is a parameter of the deployment
             update=update,
             yes=yes,
         )
-    compare(planned, shared.report)
+    with telling_failure(planned.root.name):
+        compare(planned, shared.report)
     return str(planned.root.root)

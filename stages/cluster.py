@@ -76,8 +76,9 @@ class ClusterConfig(StrictConfig):
         default_factory=_default_k
     )
     """Number of clusters. Default: 10,000, ten for each class of ImageNet, which was best in figure
-    2(c). auto: about 100 images in a cluster; fine: about 20; see `Sizes`. With `pic`, leave it out
-    or set auto: `pic` finds the number.
+    2(c). auto: about 100 images in a cluster; fine: about 20; fewer with less than 1,000 or 200
+    images, and more where k reaches its limit of 10,000; see `Sizes`. With `pic`, leave it out or
+    set auto: `pic` finds the number.
 
     A list, such as [3000, 3000, 3000] in DeepCluster-v2: k-means clusters all images once for each
     entry, from a start of its own, and the network learns to predict the clusters of each. Results
@@ -183,8 +184,8 @@ class Sizes:
     2, and at most the paper's 10,000.
     pca_dim: the paper's 256, but at most a quarter of the feature's dimensions (with `whiten: zca`
     all of them), a tenth of the images that the PCA is fitted to (with fewer images, whitening
-    amplifies noise in the last components) and the rank, which only the PCA finds. none: the number
-    of the feature's dimensions.
+    amplifies noise in the last components) and the rank, which only the PCA finds; at least 2 where
+    images and dimensions allow it. none: the number of the feature's dimensions.
     These rules are ours, not the paper's.
     """
 
@@ -230,7 +231,9 @@ class Sizes:
         if pca_dim == "auto":
             # Embeddings, which zca is for, have few dimensions already.
             most = dim if cluster.whiten == "zca" else dim // 4
-            pca_dim = reduced or max(1, min(256, most, num_fitted // 10))
+            # In one dimension, rows of length 1 are two points. n images span n - 1 dimensions.
+            least = max(1, min(2, dim, num_fitted - 1))
+            pca_dim = reduced or max(least, min(256, most, num_fitted // 10))
         largest_k = max(all_k)
         needs = [("k", largest_k, largest_k)]
         if pca_dim == "none":

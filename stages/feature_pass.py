@@ -63,6 +63,7 @@ class FeaturePass:
         from deepcluster_core.features import extract_features
 
         extract, context = self.extract, self.draft.context
+        is_fed = context.is_fed_on_device(self.pictures.shorter_side)
         share = FeatureShare(array, context.ranks, batch_size=extract.batch_size)
         views = _views(self.pictures, self.network, extract, share.batches, context, id_S)
         # Narrowed where they are computed, if that is not the CPU, which writes them.
@@ -72,7 +73,7 @@ class FeaturePass:
             layer=extract.layer,
             device=context.device,
             precision=extract.precision,
-            dtype=extract.dtype if context.is_fed_on_device else "float32",
+            dtype=extract.dtype if is_fed else "float32",
             project=None if pca is None else pca.to(context.device).components_of,
         )
         report = ImageReport(self.draft, array.num_images, progress)
@@ -100,7 +101,7 @@ def _views(
     from deepcluster_core.data.central_views import central_views
     from deepcluster_core.device_feed.central import fed_central_views
 
-    if context.is_fed_on_device:
+    if context.is_fed_on_device(pictures.shorter_side):
         return fed_central_views(
             pictures,
             network,

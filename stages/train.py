@@ -389,6 +389,7 @@ def _batches(
     from deepcluster_core.device_feed.feed import Feed
     from deepcluster_core.training.batches import Batches
 
+    is_fed = context.is_fed_on_device(pictures.shorter_side)
     return Batches(
         pictures,
         plan,
@@ -396,7 +397,7 @@ def _batches(
         _views(train, network.image_size, context),
         is_weighted=train.balance == "weigh",
         ranks=context.ranks,
-        feed=Feed.of(pictures, network, context) if context.is_fed_on_device else None,
+        feed=Feed.of(pictures, network, context) if is_fed else None,
     )
 
 

@@ -57,7 +57,8 @@ class Images:
         self.num_images = manifest.rows
         self._encoding: Encoding = manifest.facts["encoding"]
         self._channels: int = manifest.facts["channels"]
-        self._shorter_side: int | None = manifest.facts["shorter_side"]
+        self.shorter_side: int | None = manifest.facts["shorter_side"]
+        """Pixels of the shorter side of every image; None if images keep their own sizes."""
         self._deep: DeepRule = rule_in(manifest.facts)
         self._pages: Pages | None = manifest.facts.get("pages")
         weights = manifest.facts.get("grey_weights")
@@ -159,7 +160,7 @@ class Images:
             decoded = decode(
                 path.read_bytes(),
                 channels=self._channels,
-                shorter_side=self._shorter_side,
+                shorter_side=self.shorter_side,
                 deep=self._deep,
                 pages=self._pages,
             )

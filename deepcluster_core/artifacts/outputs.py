@@ -47,6 +47,16 @@ About = Mapping[str, Any]
 """JSON values that describe how a file was made."""
 
 
+def check_free(*paths: Path) -> None:
+    """Raise ArtifactError if one of the paths exists, so that nothing is computed in vain."""
+    for path in paths:
+        if path.exists():
+            raise ArtifactError(
+                f"{path}: exists already and is not overwritten.\n"
+                f"  Fix: choose a different --out, or delete it."
+            )
+
+
 @contextmanager
 def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Yield temporary paths to write to, and rename them to `paths` when the block succeeds.
@@ -60,12 +70,7 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     Raises:
         ArtifactError: one of the paths exists already, or cannot be written.
     """
-    for path in paths:
-        if path.exists():
-            raise ArtifactError(
-                f"{path}: exists already and is not overwritten.\n"
-                f"  Fix: choose a different --out, or delete it."
-            )
+    check_free(*paths)
     parts = tuple(path.with_name(f"{path.name}.part") for path in paths)
     try:
         paths[0].parent.mkdir(parents=True, exist_ok=True)

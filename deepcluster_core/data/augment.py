@@ -48,6 +48,13 @@ class Augmentation:
     blur: BlurConfig | None = None
     noise: NoiseConfig | None = None
 
+    @property
+    def can_change(self) -> bool:
+        """Whether a view can be changed; probabilities and strengths of 0 leave all as they are."""
+        sections = (self.colour, self.blur, self.noise)
+        is_moved = self.flip_vertical > 0 or self.turn > 0
+        return is_moved or any(one is not None and one.can_change for one in sections)
+
 
 @dataclass(frozen=True)
 class Views:
@@ -66,7 +73,7 @@ class Views:
     @property
     def are_only_crops(self) -> bool:
         """Whether a view is the part of an image in a box, resized and perhaps flipped."""
-        return self.augmentation == Augmentation()
+        return not self.augmentation.can_change
 
     def boxes(
         self, height_B: NDArray[np.int64], width_B: NDArray[np.int64], start: int

@@ -8,6 +8,8 @@ from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
+COLOUR_STRENGTHS = ("brightness", "contrast", "saturation", "hue", "grey")
+"""Keys of `ColourConfig`; if all of them are 0, it changes nothing."""
 
 
 class ViewsConfig(StrictConfig):
@@ -45,6 +47,16 @@ class ColourConfig(StrictConfig):
     grey: Probability = 0.0
     """Share of the views that lose their colour. For three channels."""
 
+    @property
+    def has_strength(self) -> bool:
+        """Whether anything changes, apart from `probability`."""
+        return any(getattr(self, key) > 0 for key in COLOUR_STRENGTHS)
+
+    @property
+    def can_change(self) -> bool:
+        """Whether a view can be changed."""
+        return self.grey > 0 or (self.probability > 0 and self.has_strength)
+
 
 class BlurConfig(StrictConfig):
     """Random Gaussian blur."""
@@ -55,6 +67,11 @@ class BlurConfig(StrictConfig):
     radius: PositiveRange = (0.1, 2.0)
     """Smallest and largest standard deviation, pixels of the view."""
 
+    @property
+    def can_change(self) -> bool:
+        """Whether a view can be changed."""
+        return self.probability > 0
+
 
 class NoiseConfig(StrictConfig):
     """Random Gaussian noise, independent for each value."""
@@ -64,6 +81,11 @@ class NoiseConfig(StrictConfig):
 
     deviation: PositiveRange = (0.01, 0.05)
     """Smallest and largest standard deviation, on a scale of 0 to 1."""
+
+    @property
+    def can_change(self) -> bool:
+        """Whether a view can be changed."""
+        return self.probability > 0
 
 
 def coloured_keys(colour: ColourConfig) -> list[str]:

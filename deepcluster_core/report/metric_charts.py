@@ -88,8 +88,8 @@ LEARNING = (
         Caption(
             "Agreement without labels",
             "0 to 1",
-            "Views: images whose two views fall into one cluster. Clusterings: NMI of two "
-            "clusterings of the same images, begun differently.",
+            "Views: images whose first two views have the same nearest prototype. Clusterings: NMI "
+            "of two clusterings of the same images, begun differently.",
         ),
         {"view_agreement": "views of an image", "head_agreement": "two clusterings"},
         top=1.0,

@@ -190,8 +190,8 @@ def _agreement(rows: Sequence[Row]) -> Remark | None:
     if views := _known(rows, "view_agreement"):
         epoch, value = views[-1]
         parts.append(
-            f"Two views of an image fall into one cluster for {share(value)} of the images "
-            f"(epoch {epoch})."
+            f"Two views of an image have the same nearest prototype for {share(value)} of the "
+            f"images (epoch {epoch})."
         )
     if heads := _known(rows, "head_agreement"):
         epoch, value = heads[-1]

@@ -18,7 +18,10 @@ class PrototypesConfig(StrictConfig):
     bank: bool = False
     """Cluster the embeddings that training itself computes, those of each image's views of the
     first kind, as in the paper. False: cluster what the extract stage computes, which takes an
-    additional pass over the images and uses one network, without augmentation, for all of them."""
+    additional pass over the images and uses one network, without augmentation, for all of them.
+    Images that an epoch does not draw keep their embeddings: with `train.balance: sample`, those of
+    large clusters become many epochs old; with none and weigh, and whole passes between
+    clusterings, up to one epoch."""
 
     soft: bool | None = None
     """Share the target of an image between its cluster and the nearest of the others: the softmax

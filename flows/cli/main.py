@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.errors import ConfigError, DeepClusterError
 from deepcluster_core.interrupts import SIGNALS
 from deepcluster_core.memory import collect_seldom, keep_freed_memory
 from deepcluster_core.text import printable_lines, shell_words
@@ -176,6 +176,11 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     ] = False,
 ) -> None:
     """Run a recipe. Existing artifacts are reused."""
+    if probe and not dry_run:
+        raise ConfigError(
+            "--probe: measures what --dry-run predicts, and makes no run.\n"
+            "  Fix: add --dry-run, or leave --probe out."
+        )
     if not dry_run:
         SERVER.begin()  # starts in the background, during the imports
     from deepcluster_core.artifacts.mirrored import mirror_of  # noqa: PLC0415

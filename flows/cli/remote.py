@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.text import shell_words
 from flows.cli.help import USE, examples
 from flows.cli.options import RunArgument, path
 
@@ -28,12 +30,18 @@ def push(run: RunArgument, url: UrlArgument, update: UpdateOption = False) -> No
 
     After an interruption, the same command goes on. Credentials come from the environment.
     """
+    from deepcluster_core.artifacts.mirrored import mirror_of  # noqa: PLC0415
     from deepcluster_core.artifacts.remote.transfer import push_run  # noqa: PLC0415
     from deepcluster_core.artifacts.remote.urls import normal_url  # noqa: PLC0415
     from flows.show.transfer import show_transferred, showing_bytes  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
 
     folder = existing_run(run_folder_of(run))
+    if mirror_of(folder.root) is not None:
+        raise ConfigError(
+            f"{folder.address}: lies on an object store already, and only parts of it are here.\n"
+            f"  Fix: deepcluster pull {shell_words(folder.address)} FOLDER, then push that folder."
+        )
     target = normal_url(url)
     start = time.monotonic()
     with showing_bytes("uploaded") as progress:

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -93,12 +94,27 @@ class RunNotices:
             self._warn("a notification could not be sent; the run goes on without")
 
 
+@contextmanager
+def telling_failure(name: str) -> Iterator[None]:
+    """Send that a part of a sweep that belongs to none of its runs failed, or was stopped."""
+    try:
+        yield
+    except BaseException as error:
+        event = "failed" if isinstance(error, Exception) else "stopped"
+        _send_failure(name, event, str(error))
+        raise
+
+
 def notify_failure(flow: object, flow_run: Any, state: Any) -> None:  # noqa: ANN401  Prefect's
     """Send that a flow run failed, or was stopped. Prefect calls it in the process of the flow."""
+    event = "failed" if state.is_failed() else "stopped"
+    _send_failure(flow_run.name, event, state.message or "")
+
+
+def _send_failure(name: str, event: str, message: str) -> None:
     url = notification_url()
     if url is None:
         return
-    event = "failed" if state.is_failed() else "stopped"
-    text = without_credentials((state.message or "")[:LONGEST])
-    if not send(url, f"DeepCluster {flow_run.name}: {event}", printable_lines(text), "failure"):
+    text = without_credentials(message[:LONGEST])
+    if not send(url, f"DeepCluster {name}: {event}", printable_lines(text), "failure"):
         log.warning("a notification could not be sent")

@@ -20,8 +20,15 @@ from stages.runs.sweep_plan import (
 )
 
 
-def make_shared(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
-    """Check all values, make the artifacts that all runs share, and return the run that does."""
+def make_shared(planned: Sweep, recipe: str, epochs: int | None, *, update: bool) -> FlowRun:
+    """Check all values, make the artifacts that all runs share, and return the run that does.
+
+    Args:
+        planned: the sweep.
+        recipe: path or name of its recipe.
+        epochs: number of epochs of each run; None for the recipe's.
+        update: replace shared artifacts that were made with different settings.
+    """
     check_sweep_writable(planned)
     check_fits(planned, count_images(planned))
     # Shared artifacts do not depend on the varied key, so any member's overrides make them.
@@ -31,7 +38,7 @@ def make_shared(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
     runs = [(one.folder, as_begun(one.recipe, shared.recipe)) for one in planned.members]
     # Everything depends on a key of no section, such as the seed.
     if planned.varied_section is not None:
-        share(shared, runs, varied=planned.varied_section)
+        share(shared, runs, varied=planned.varied_section, update=update)
     # Check again: unreadable images have been left out, so there may be fewer than counted.
     check_fits(planned, packed_images(planned))
     return shared

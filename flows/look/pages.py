@@ -134,6 +134,7 @@ class Pages:
             paging=alike.paging,
             fragment=fragment,
             neighbours_lack=alike.lacks,
+            neighbours_remark=contents.facts.remark,
         )
 
     def _history(self, image_id: int) -> tuple[list[tuple[int, int]], str | None]:

@@ -106,7 +106,7 @@ def lock_unless_current(database: Database) -> int | None:
         A file descriptor to keep open until the server has started, or None if the database is up
         to date. The kernel releases the lock of a process that has ended.
     """
-    if _is_current(database):
+    if is_current(database):
         return None
     # Other processes find the lock beside the database, or in PREFECT_HOME if it is not a file.
     place = database.file or database.home / "database"
@@ -123,13 +123,13 @@ def lock_unless_current(database: Database) -> int | None:
     except OSError:  # a file system without locks
         os.close(lock)
         return None
-    if _is_current(database):  # the process that was waited for has done it
+    if is_current(database):  # the process that was waited for has done it
         os.close(lock)
         return None
     return lock
 
 
-def _is_current(database: Database) -> bool:
+def is_current(database: Database) -> bool:
     """Return whether an SQLite database has all migrations of this Prefect."""
     if database.file is None:
         return False

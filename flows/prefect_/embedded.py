@@ -24,7 +24,7 @@ from uuid import UUID
 
 from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.memory import collect_seldom
-from flows.prefect_.database import WAITING, lock_unless_current, usable_database
+from flows.prefect_.database import WAITING, is_current, lock_unless_current, usable_database
 from flows.prefect_.internals import (
     import_engines,
     read_settings_again,
@@ -51,6 +51,7 @@ NOTE = "note: "
 LAST = 100
 """Number of task runs to wait for at the end. They are recorded in order, so earlier ones are
 recorded by then."""
+MIGRATE_ON_START = "PREFECT_SERVER_DATABASE_MIGRATE_ON_START"
 PR_SET_PDEATHSIG = 1
 """The option of prctl that sends a signal when the parent ends, from linux/prctl.h."""
 
@@ -266,7 +267,10 @@ def main(listening: int, parent: int) -> None:
     if note:
         print(note, file=sys.stderr, flush=True)  # noqa: T201
         os.environ[DATABASE_URL.names[0]] = database.url
-        read_settings_again()
+    if is_current(database):
+        # Prefect would import alembic and all migrations, 0.4 s, to find that there is none to do.
+        os.environ[MIGRATE_ON_START] = "false"
+    read_settings_again()
     import uvicorn  # noqa: PLC0415
 
     class Server(uvicorn.Server):

@@ -4,6 +4,7 @@ They were tested with the versions that pyproject.toml allows. The functions imp
 as possible, because that takes seconds.
 """
 
+import importlib
 import importlib.util
 import logging
 from collections.abc import Iterator
@@ -29,9 +30,8 @@ def server_app() -> "FastAPI":
 
 def import_engines() -> None:
     """Import what Prefect otherwise imports when the first flow and the first task begin."""
-    import fastapi.encoders  # noqa: F401, PLC0415
-    import prefect.flow_engine  # noqa: PLC0415
-    import prefect.task_engine  # noqa: F401, PLC0415
+    for name in ("fastapi.encoders", "prefect.flow_engine", "prefect.task_engine"):
+        importlib.import_module(name)
 
 
 def send_all(timeout_s: float) -> None:

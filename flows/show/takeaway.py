@@ -74,6 +74,7 @@ def show_table_written(run: str, out: Path, epoch: int | None, options: TableOpt
     console = console_for_tables()
     console.print(f"{short(out)}: {written.num_images:,} images, epoch {written.epoch}, {seconds}")
     console.print(f"columns: {', '.join(written.columns)}")
+    _print_remark(written.remark)
 
 
 def show_sorted(run: str, out: Path, epoch: int | None, request: "SortRequest") -> None:
@@ -111,6 +112,7 @@ def show_picked(
         f"epoch {picked.epoch}: {len(picked.images):,} of {picked.num_candidates:,} images"
         f"{unlabelled}\n"
     )
+    _print_remark(picked.remark)
     _print_reasons(picked)
     console.print(f"\n{'image_id':>9}  {'why':<44}  path")
     for one in picked.images[:limit]:
@@ -140,6 +142,7 @@ def show_duplicates(
         f"epoch {found.epoch}: {num_grouped:,} of {found.num_images:,} images in "
         f"{len(found.groups):,} groups; {found.num_surplus:,} could go\n"
     )
+    _print_remark(found.remark)
     _print_threshold(found)
     for number, group in enumerate(found.groups[:limit]):
         console.print(f"\ngroup {number}: {len(group):,} images")
@@ -164,6 +167,11 @@ def _print_threshold(found: "Duplicates") -> None:
     console.print(f"The most similar other image is at most {', '.join(quantiles)} of the images.")
     if found.threshold != found.suggested:
         console.print(f"Closer than usual in this run are images from {found.suggested:.4f} on.")
+
+
+def _print_remark(remark: str | None) -> None:
+    if remark is not None:
+        console_for_tables().print(remark)
 
 
 def _print_rest(num_all: int, limit: int) -> None:

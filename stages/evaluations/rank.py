@@ -196,7 +196,7 @@ class _Views:
         They are (R, S, S, C) of uint8, or (R, C, S, S) from 0 to 1 where a device is fed.
         """
         context = self.context
-        if context.is_fed_on_device:
+        if context.is_fed_on_device(self.images.shorter_side):
             feed = Feed.of(self.images, self.network, context, is_verified=True)
             for fed in feed.batches(map(self._request, planned), workers=context.workers):
                 yield fed.views[0]

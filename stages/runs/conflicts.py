@@ -10,6 +10,7 @@ from deepcluster_core.data.shown_bands import band_problem
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.models.config import PROJECTION
 from stages.cluster import NO_WHITENING, ClusterConfig
+from stages.runs.keys_without_effect import keys_without_effect
 
 if TYPE_CHECKING:
     from stages.runs.recipe import Recipe
@@ -18,15 +19,18 @@ Conflict = tuple[tuple[str, ...], str]
 """The keys that were compared, and what is wrong."""
 
 
-def check_conflicts(recipe: "Recipe", *, name: str, only_shown: bool = False) -> None:
+def check_conflicts(
+    recipe: "Recipe", *, name: str, only_shown: bool = False, begun: "Recipe | None" = None
+) -> None:
     """Raise one ConfigError with all conflicts between the keys of a recipe.
 
     Args:
         recipe: a recipe whose keys and values are valid one by one.
         name: what the message calls the recipe: its file, or `overrides`.
         only_shown: check `report.bands` alone.
+        begun: the recipe that the run began with, or that was changed; None for a new one.
     """
-    found = paragraphs_of(_shown_bands(recipe) if only_shown else conflicts(recipe))
+    found = paragraphs_of(_shown_bands(recipe) if only_shown else conflicts(recipe, begun))
     if found:
         raise invalid(name, found)
 
@@ -51,8 +55,12 @@ def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
     return False
 
 
-def conflicts(recipe: "Recipe") -> Iterator[Conflict]:
-    """Yield the conflicts between the keys of a recipe."""
+def conflicts(recipe: "Recipe", begun: "Recipe | None" = None) -> Iterator[Conflict]:
+    """Yield the conflicts between the keys of a recipe.
+
+    A run goes on with keys without effect that it began with: without them, all its checkpoints
+    would be made again.
+    """
     yield from _images(recipe)
     yield from _clustering(recipe.cluster)
     yield from _given_features(recipe)
@@ -61,6 +69,10 @@ def conflicts(recipe: "Recipe") -> Iterator[Conflict]:
     yield from _prototypes(recipe)
     yield from _views(recipe)
     yield from _schedule(recipe)
+    accepted = [] if begun is None else [*keys_without_effect(begun.train)]
+    for conflict in keys_without_effect(recipe.train):
+        if conflict not in accepted:
+            yield conflict
     # What follows needs a network that can be built.
     yield from _network(recipe)
 

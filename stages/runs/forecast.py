@@ -19,6 +19,7 @@ from stages.runs.loop import run_epochs
 from stages.runs.recipe import Recipe, changed_recipe, load_own_recipe
 from stages.runs.report import Report
 from stages.runs.run import Run
+from stages.score import score
 from stages.train import Pace, train
 
 CACHED = "Cached"
@@ -97,18 +98,29 @@ def seconds_left(expected: Iterable[Expected], times: Times, recipe: Recipe, ima
 
 
 def past_times(folder: RunFolder, recipe: Recipe, images: int) -> Times | None:
-    """Return the times of this run or, if it has none, of a similar one beside it.
+    """Return the times of this run or, if it has no whole epoch, of a similar one beside it.
 
     Similar is a run with the same network and about as many images. None if there is no such run.
     """
     own = _times_of(folder)
-    if own:
+    if _covers(own, recipe):
         return Times(own, "the epochs that this run has")
     for config in sorted(folder.root.absolute().parent.glob("*/config.yaml")):
         other = RunFolder(config.parent)
-        if _is_similar(other, recipe, images) and (found := _times_of(other)):
+        if not _is_similar(other, recipe, images):
+            continue
+        found = _times_of(other)
+        if _covers(found, recipe):
             return Times(found, f"{other.root.name}, a run beside it of the same network")
     return None
+
+
+def _covers(times: Mapping[str, float], recipe: Recipe) -> bool:
+    """Return whether times are those of a whole epoch, of which score is the last stage.
+
+    A run that was stopped in its first epoch has no time of the training, which takes longest.
+    """
+    return score.name in times and (train.name in times or not recipe.trains)
 
 
 def _is_similar(other: RunFolder, recipe: Recipe, images: int) -> bool:
@@ -130,9 +142,9 @@ def _times_of(folder: RunFolder) -> dict[str, float]:
         measured[manifest.stage].append(manifest.seconds / max(1, manifest.rows))
     times = {name: statistics.median(values) for name, values in measured.items()}
     # The metrics have one row, but take as long as they have images to count.
-    if "score" in times and "cluster" in times:
+    if score.name in times and "cluster" in times:
         rows = max(manifest.rows for manifest in _latest_manifests(folder))
-        times["score"] /= rows
+        times[score.name] /= rows
     return times
 
 

@@ -17,9 +17,14 @@ from deepcluster_core.inspection.neighbours import Neighbours, nearest_neighbour
 from deepcluster_core.inspection.outliers import outlier_scores
 from deepcluster_core.progress import Progress, silent
 from stages.runs.past_run import PastRun
-from stages.runs.run_images import NEIGHBOURS, RunImages
+from stages.runs.run_images import NEIGHBOURS, RunImages, clustered_by
 
 BLOCK_ROWS = 8192
+OF_CROPS = (
+    "features of views that were trained on: images are compared by random crops of them, so that "
+    "equal images can differ"
+)
+"""The remark on features of a bank."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,19 @@ class ImageFacts:
         """The clusters of the images."""
         return self._run.labels
 
+    @property
+    def remark(self) -> str | None:
+        """What to know where features of images are compared; None if they are of whole images."""
+        kind, _ = clustered_by(self.past.recipe, self.epoch)
+        return OF_CROPS if kind == "checkpoints" else None
+
     @cached_property
     def rows(self) -> NDArray[np.float32]:
         """The features in the space that was clustered, usually whitened, of length 1.
 
         Raises:
-            ArtifactError: the run has deleted the features (`keep.features`), or they are damaged.
+            ArtifactError: the run has deleted the features (`keep.features`; `keep.checkpoints` for
+                those of a bank), or they are damaged.
         """
         self.past.clustered(self.epoch)  # raises if they cannot be used
         return self._run.rows(self.epoch)

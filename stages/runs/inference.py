@@ -100,9 +100,7 @@ def embed_images(
     recipe = past.recipe
     extract = recipe.extract
     deep = _deep_rule(past)
-    # Pictures of any size would fill the memory, so that threads make their views.
-    is_fed = past.is_fed_on_device and recipe.dataset.shorter_side is not None
-    crops = _fed_crops(recipe) if is_fed else None
+    crops = _fed_crops(recipe) if past.is_fed_on_device else None
 
     def view(data: bytes) -> Pixels:
         pixels_HWC = _decoded(data, recipe, deep)

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.manifest import Condition, dump_sections, inspect, read_manifest
 from deepcluster_core.artifacts.mirrored import publish_small
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.store_urls import StoreUrl
@@ -11,7 +11,7 @@ from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import save_recipe
 from stages.runs.run import Run
-from stages.runs.settings_changes import check_settings
+from stages.runs.settings_changes import changed_values, check_settings
 
 
 def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
@@ -40,7 +40,7 @@ def _begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
     if changed:
         run.report.info(f"changed settings: {changed}; what depends on them is made again")
     _warn_inside_source(run)
-    _check_source(run, update=update)
+    _check_images(run, update=update)
     _check_versions(run.folder, update=update)
     # Then what the run needs. If the images cannot be counted yet, the run checks this later.
     run.anyway = anyway
@@ -63,10 +63,14 @@ def _warn_inside_source(run: Run[Any]) -> None:
         )
 
 
-def _check_source(run: Run[Any], *, update: bool) -> None:
-    """Raise ConfigError if the files of the source have changed, unless `update` is true.
+def _check_images(run: Run[Any], *, update: bool) -> None:
+    """Check that the images, if they are packed already, are those of this source and recipe.
 
     Without this check, the images and everything made from them would be replaced.
+
+    Raises:
+        ConfigError: files of the source have changed, or another recipe with the same `images`
+            folder has packed them differently; and `update` is false.
     """
     if update:
         return
@@ -74,11 +78,25 @@ def _check_source(run: Run[Any], *, update: bool) -> None:
     condition, _ = inspect(out)
     if condition is not Condition.WHOLE:
         return
-    if read_manifest(out).inputs["source"] != run.source_fingerprint:
+    manifest = read_manifest(out)
+    if manifest.inputs["source"] != run.source_fingerprint:
         raise ConfigError(
             f"{run.recipe.dataset.source}: its files have changed since {out} was made.\n"
             f"  Fix: another --run keeps both; --update (the flow's parameter `update`) indexes "
             f"them again and replaces what was made from them."
+        )
+    job = run.plan_until(0).job(out)
+    assert job is not None
+    changes = changed_values(
+        {**manifest.config, "seed": manifest.seed},
+        {**dump_sections(job.config), "seed": run.recipe.seed},
+    )
+    if changes:
+        raise ConfigError(
+            f"{out}: holds images that were packed with other settings.\n"
+            f"  Changed: {', '.join(changes)}\n"
+            f"  Fix: another folder for `images` keeps both; --update (the flow's parameter "
+            f"`update`) packs them again, for every run that uses them."
         )
 
 

@@ -58,13 +58,22 @@ class PastRun:
     @property
     def device(self) -> str:
         """The torch device of the run; raises ConfigError if it is not available."""
-        return usable_device(self.recipe.compute.device)
+        try:
+            return usable_device(self.recipe.compute.device)
+        except ConfigError as error:
+            # The commands that read a run have no `--set`.
+            about, _, _ = str(error).partition("\n  Fix:")
+            raise ConfigError(
+                f"{about}\n  Fix: write `device: auto` in the section `compute` of "
+                f"{self.folder.config}; no artifact depends on it."
+            ) from error
 
     @property
     def is_fed_on_device(self) -> bool:
         """Whether images are cropped and resized on the device."""
-        compute = self.recipe.compute
-        return Context(self.recipe.seed, device=self.device, feed=compute.feed).is_fed_on_device
+        recipe = self.recipe
+        context = Context(recipe.seed, device=self.device, feed=recipe.compute.feed)
+        return context.is_fed_on_device(recipe.dataset.shorter_side)
 
     @property
     def workers(self) -> int:
@@ -141,10 +150,12 @@ class PastRun:
         else:
             why = f"{state.condition}: {state.reason}"
         run = shell_words(self.folder.address)
+        fix = f"deepcluster stage {MADE_BY[kind]} --run {run} --epoch {epoch}"
+        # What was deleted to save space counts as made, so that a run does not make it again.
+        if state is None or state.condition != Condition.PRUNED:
+            fix = f"{fix}, or {self._continue_command()} for all that is missing"
         raise ArtifactError(
-            f"{self.folder.artifact(kind, epoch)}: is needed, but is {why}.\n"
-            f"  Fix: deepcluster stage {MADE_BY[kind]} --run {run} --epoch {epoch}, or "
-            f"{self._continue_command()} for all that is missing."
+            f"{self.folder.artifact(kind, epoch)}: is needed, but is {why}.\n  Fix: {fix}."
         )
 
     def clustered(self, epoch: int) -> Path:

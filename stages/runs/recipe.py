@@ -1,10 +1,13 @@
 """A recipe: the whole configuration of a run, from one YAML file and its overrides."""
 
 import json
+import operator
 import os
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -260,7 +263,7 @@ def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     changes = plain(overrides, name="overrides")
     _resolve_paths(changes, Path.cwd())
     changed = _valid_recipe(merged(recipe.model_dump(mode="json"), changes), name="overrides")
-    check_conflicts(changed, name="overrides")
+    check_conflicts(changed, name="overrides", begun=recipe)
     return changed
 
 
@@ -354,10 +357,8 @@ def _optional(model: type[BaseModel]) -> type[BaseModel]:
     """Return a copy of `model` in which every key is optional."""
     fields: dict[str, Any] = {}
     for name, field in keys_of(model).items():
-        annotation: Any = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            annotation = _optional(annotation)
-        elif field.metadata:
+        annotation: Any = _with_optional_keys(field.annotation)
+        if field.metadata:
             # Pydantic stores constraints apart from the type; put them together again.
             annotation = Annotated[annotation, *field.metadata]
         fields[name] = (annotation | None, Field(default=None, description=field.description))
@@ -366,6 +367,20 @@ def _optional(model: type[BaseModel]) -> type[BaseModel]:
         f"{model.__name__}Overrides", __config__=ConfigDict(extra="forbid"), **fields
     )
     return overrides
+
+
+def _with_optional_keys(annotation: Any) -> Any:  # noqa: ANN401  any type
+    """Return the type of a key; a section, alone or as a member of a union, becomes `_optional`.
+
+    The items of a tuple, such as those of `train.views`, stay as they are: an override replaces
+    the whole tuple.
+    """
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _optional(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        members = [_with_optional_keys(member) for member in get_args(annotation)]
+        return reduce(operator.or_, members)
+    return annotation
 
 
 class RecipeOverrides(_optional(Recipe)):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]

@@ -30,6 +30,7 @@ from stages.runs.launch.placement import Placement
 from stages.runs.machine import remarks, usable_device
 from stages.runs.plan import Plan, plan
 from stages.runs.recipe import Recipe
+from stages.runs.recipe_remarks import recipe_remarks
 from stages.runs.report import Report
 from stages.runs.resources import check_fits_machine, disk_needed
 from stages.runs.settled import settled
@@ -124,6 +125,8 @@ class Run(Generic[ReportT]):
         if stage is index and not self.is_finished:
             num_images = read_manifest(out).rows
             self.report.info(self.recipe.suited_to(num_images))
+            for text in recipe_remarks(self.recipe, num_images):
+                self.report.warn(text)
             # If the source could not be counted, this is the first moment to check the sizes.
             if self.num_images is None:
                 self.check_fits_machine(num_images)

@@ -112,13 +112,18 @@ def _are_made_from(folder: RunFolder, section: str, key: str, digest: str) -> bo
 
 def _changes(before: Recipe, now: Recipe) -> list[str]:
     """Return as text the keys that differ between two recipes, such as `cluster.k 100 -> 50`."""
-    old_values = _flat(before.model_dump(mode="json"))
-    new_values = _flat(now.model_dump(mode="json"))
+    new_values = now.model_dump(mode="json")
+    # No artifact depends on the number of epochs, where a run computes, or what people see.
+    for key in ("epochs", "compute", "report"):
+        new_values.pop(key, None)
+    return changed_values(before.model_dump(mode="json"), new_values)
+
+
+def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return as text the nested keys of `now` that have another value in `before`."""
+    old_values = _flat(before)
     changes: list[str] = []
-    for key, new in new_values.items():
-        # No artifact depends on the number of epochs, where a run computes, or what people see.
-        if key == "epochs" or key.startswith(("compute.", "report.")):
-            continue
+    for key, new in _flat(now).items():
         # Of another source, `dataset.deep` may be settled only when the run opens it.
         if key == "dataset.deep" and new is None:
             continue

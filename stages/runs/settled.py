@@ -49,8 +49,9 @@ def resolve(
     folder = RunFolder(root)
     # The recipe of a finished run was checked before, which takes long; only what people see may
     # be new.
-    was_checked = is_finished(folder, read, begun_with(folder))
-    check_conflicts(read, name=str(path), only_shown=was_checked)
+    begun = begun_with(folder)
+    was_checked = is_finished(folder, read, begun)
+    check_conflicts(read, name=str(path), only_shown=was_checked, begun=begun)
     return read, folder
 
 

@@ -20,8 +20,8 @@ def check_stage_request(
     """Check a request that does not depend on the run; return the name of the stage.
 
     Raises:
-        ConfigError: the stage is unknown, the epoch is missing, or settings are changed without a
-            folder of their own for the artifact.
+        ConfigError: the stage is unknown, the epoch is missing or not wanted, or settings are
+            changed without a folder of their own for the artifact.
     """
     check_is_local(out or "", "out")
     if stage not in STAGES:
@@ -31,6 +31,8 @@ def check_stage_request(
         )
     if epoch is None and stage != "index":
         raise ConfigError(f"stage {stage} needs --epoch.\n  Fix: --epoch N, counted from 0.")
+    if epoch is not None and stage == "index":
+        raise ConfigError("stage index belongs to no epoch.\n  Fix: leave --epoch out.")
     if changed and out is None:
         raise ConfigError(
             "Changed settings in the run's own folder would make it a mixture of two runs.\n"

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmarks.harness import (
     guarded,
     spread,
 )
-from benchmarks.machine import instruction_limit
+from benchmarks.machine import instruction_limit, versions
 from benchmarks.options import Options, parser
 
 SIDES = "tests.support.benchmark_sides"
@@ -116,6 +117,17 @@ def test_result__json_holds_what_makes_a_figure_believable(
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|None", str(written["commit"]))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", written["date"])
     assert "missed" in capsys.readouterr().out
+
+
+def test_versions__have_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name in ("torch", "triton"):
+            return "1.0"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+    assert versions().keys() == {"python", "torch", "triton"}
 
 
 def test_options__quick_figures_never_replace_the_full_ones() -> None:

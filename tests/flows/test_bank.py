@@ -13,13 +13,16 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.artifacts.tables import centroids_of, read_metrics
 from deepcluster_core.errors import ConfigError
 from flows.show.page import write_page
+from flows.show.takeaway import TableOptions, show_duplicates, show_picked, show_table_written
 from flows.stage_rerun import rerun
 from stages.runs.folder import RunFolder
-from stages.runs.image_facts import ImageFacts
+from stages.runs.image_facts import OF_CROPS, ImageFacts
 from stages.runs.inference import Clusters
 from stages.runs.past_run import PastRun
 from stages.runs.states import states_of
 from tests.support.flow_runs import call, in_state, loop
+from tests.support.look_server import serving_look
+from tests.support.plain_runs import make_run
 from tests.support.recipes import EMBEDDINGS, write_recipe
 from tests.support.run_files import manifests
 
@@ -123,3 +126,48 @@ def test_features__of_a_later_epoch_are_those_that_training_computed(run: Path) 
     assert (facts.second_clusters == np.argsort(distance_NK, axis=1)[:, 1]).all()
     assert facts.stability is not None
     assert facts.outliers.shape == (num_images,)
+
+
+@pytest.fixture(scope="module")
+def kept_run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of two epochs that keeps all it compares. Shared: a test must not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "kept"
+    make_run(recipe, folder, epochs=2, overrides={"keep": {"checkpoints": 2, "features": 2}})
+    return folder
+
+
+def test_commands__say_that_they_compare_crops(
+    kept_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(kept_run)
+
+    def printed(command: str, epoch: int, columns: str | None = None) -> str:
+        if command == "duplicates":
+            show_duplicates(run, threshold=None, out=None, epoch=epoch, limit=1)
+        elif command == "pick":
+            show_picked(run, 5, out=None, epoch=epoch, seed=None, limit=1)
+        else:
+            options = TableOptions(
+                columns, embedding=False, thumbnails=False, without_features=False, layout="pca"
+            )
+            show_table_written(run, tmp_path / f"{columns}{epoch}.csv", epoch, options)
+        return capsys.readouterr().out
+
+    for command, columns in (
+        ("duplicates", None),
+        ("pick", None),
+        ("table", None),
+        ("table", "path,nearest"),
+    ):
+        assert OF_CROPS in printed(command, 1, columns), (command, columns)
+        assert OF_CROPS not in printed(command, 0, columns), "extract wrote those of whole images"
+    assert OF_CROPS not in printed("table", 1, "path,cluster"), "compares no features"
+
+
+def test_look__says_that_similar_images_are_found_by_crops(kept_run: Path, tmp_path: Path) -> None:
+    with serving_look(kept_run, tmp_path) as served, served.client() as client:
+        last, first = (client.get(f"/epoch/{epoch}/image/5").text for epoch in (1, 0))
+
+    assert f"These are {OF_CROPS}." in last
+    assert "Most similar images" in first
+    assert OF_CROPS not in first

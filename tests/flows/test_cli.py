@@ -121,6 +121,15 @@ def test_run__refuses_a_wrong_recipe(
     assert problem in told
 
 
+def test_run__refuses_a_probe_of_a_run_that_would_begin(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refusal(capsys, "run", recipe, "--run", tmp_path / "run", "--probe")
+
+    assert "add --dry-run" in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_run__names_all_problems_at_once(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = refusal(capsys, "run", recipe, "--set", "cluster.k=1", "--set", "train.bach_size=4")
 

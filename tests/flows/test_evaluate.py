@@ -162,7 +162,7 @@ def test_evaluate__reads_data_sets_as_they_are_distributed(own_run: Path, tmp_pa
         ({"epoch": 7}, r"--epoch 7: is not trained in finished; epochs 0 to 2 are"),
         ({"overrides": {"kk": 1}}, r"kk: unknown key; known here: ks, "),
         ({"overrides": {"temperature": 0.0}}, r"temperature: Input should be greater than 0"),
-        ({"protocol": "nowhere.yaml"}, r"nowhere\.yaml: this recipe does not exist"),
+        ({"protocol": "nowhere.yaml"}, r"nowhere\.yaml: this protocol does not exist"),
         ({"name": "nmi", "overrides": {}, "data": "x"}, r"--data: nmi does not read it"),
         ({"name": "retrieval", "overrides": {}}, r"retrieval needs --data DIR"),
         ({"result": "../knn"}, r"--as \.\./knn: must be a plain name"),

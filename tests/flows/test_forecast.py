@@ -70,6 +70,18 @@ def test_dry_run__new_run_takes_the_times_of_one_beside_it(
     assert not run.exists()
 
 
+def test_dry_run__run_that_was_stopped_in_its_first_training_has_no_times(
+    own_run: Path, recipe: Path, tmp_path: Path, forecast: Forecast
+) -> None:
+    for folder in ("checkpoints", "metrics", *(f"labels/epoch=000{epoch}" for epoch in (1, 2))):
+        shutil.rmtree(own_run / folder)
+
+    text = forecast(own_run, load_recipe(recipe))
+
+    assert "train" in text.partition("runs, because it is not made yet")[0]
+    assert "--probe measures a short one" in text
+
+
 def test_dry_run__without_any_times_offers_a_probe(
     recipe: Path, tmp_path: Path, forecast: Forecast
 ) -> None:

@@ -15,6 +15,7 @@ from deepcluster_core.clustering import faiss_index
 from deepcluster_core.errors import ConfigError
 from stages.runs import machine
 from stages.runs.machine import remarks, usable_device
+from stages.runs.past_run import PastRun
 
 VERSION = (
     "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n"
@@ -213,3 +214,15 @@ def test_remarks__of_a_quota(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "using 2 threads" in warnings()
     assert "1.5 cores' time" in warnings()
     assert gpus
+
+
+def test_device__of_a_run_from_a_machine_with_a_gpu(own_run: Path, gpus: Gpus) -> None:
+    config = own_run / "config.yaml"
+    config.write_text(config.read_text().replace("device: auto", "device: cuda"))
+    gpus.torch_finds(0)
+
+    with pytest.raises(ConfigError) as refused:
+        _ = PastRun.open(str(own_run)).device
+
+    assert f"`device: auto` in the section `compute` of {config}" in str(refused.value)
+    assert "--set" not in str(refused.value), "the commands that read a run have none"

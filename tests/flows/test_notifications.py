@@ -16,7 +16,7 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.notification import check_url
 from flows.engine.notifications import NOTIFY, RunNotices
 from stages.runs.folder import RunFolder
-from tests.support.flow_runs import loop
+from tests.support.flow_runs import loop, swept
 from tests.support.program import ENVIRONMENT, PROGRAM
 from tests.support.timeouts import WITHIN_S
 
@@ -115,6 +115,23 @@ def test_flow__notifies_when_it_fails(
     assert message["title"].endswith("failed")
     assert message["type"] == "failure"
     assert "alexnett" in message["message"]
+
+
+def test_sweep__notifies_once_when_what_its_runs_share_cannot_be_made(
+    prefect_server: str,
+    recipe: Path,
+    tmp_path: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(NOTIFY, server.url)
+
+    with pytest.raises(ConfigError):
+        swept(recipe, tmp_path / "mine", 8, 100_000)
+
+    (message,) = server.messages
+    assert message["title"] == "DeepCluster mine: failed"
+    assert "--k 100000" in message["message"]
 
 
 def test_warned__sends_a_warning_once_whatever_its_numbers(

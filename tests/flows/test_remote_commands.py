@@ -12,7 +12,7 @@ import zarr
 
 import deepcluster
 from deepcluster_core.artifacts.remote.transfer import push_run
-from deepcluster_core.errors import SourceError
+from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.progress import silent
 from flows.evaluate import evaluate
 from flows.look.contents import RunContents
@@ -189,3 +189,8 @@ def test_run_contents__shows_an_epoch_that_the_store_has_gained(
     eventually(lambda: shown.first_shown, 3)
     assert shown.at(3).members(0).size > 0
     assert shown.at(2).neighbours(np.array([5]), 3).image_id_NM.shape == (1, 3)
+
+
+def test_push__of_a_run_on_a_store_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=f"deepcluster pull {url} FOLDER"):
+        typed("push", url, f"{url}-copy")

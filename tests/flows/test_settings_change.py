@@ -91,3 +91,23 @@ def test_deepcluster__flow_run_of_a_dead_process_is_marked_crashed(
         states = [client.read_flow_run(run).state for run in (dead, living)]
     assert [state and state.type.value for state in states] == ["CRASHED", "RUNNING"]
     assert not (alive / str(dead)).exists()
+
+
+def test_deepcluster__images_that_another_recipe_has_packed_are_replaced_only_if_asked(
+    recipe: Path, tmp_path: Path
+) -> None:
+    shared = {"images": str(tmp_path / "packed")}
+    loop(recipe, tmp_path / "a", epochs=1, overrides=shared)
+    before = artifact_contents(tmp_path / "packed")
+    larger = shared | {"seed": 5, "dataset": {"shorter_side": 20}}
+
+    with pytest.raises(ConfigError) as refused:
+        loop(recipe, tmp_path / "b", epochs=1, overrides=larger)
+
+    assert "seed 31 -> 5" in str(refused.value)
+    assert "dataset.shorter_side 16 -> 20" in str(refused.value)
+    assert artifact_contents(tmp_path / "packed") == before
+    loop(recipe, tmp_path / "c", epochs=1, overrides=shared)
+    assert artifact_contents(tmp_path / "packed") == before
+    loop(recipe, tmp_path / "b", epochs=1, overrides=larger, update=True)
+    assert artifact_contents(tmp_path / "packed") != before

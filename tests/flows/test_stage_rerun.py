@@ -124,6 +124,8 @@ def test_check_stage_request__refuses_an_unknown_stage() -> None:
 
 def test_check_stage_request__asks_for_the_epoch_of_all_stages_but_index() -> None:
     assert check_stage_request("index", None, changed=False, out=None) == "index"
+    with pytest.raises(ConfigError, match="stage index belongs to no epoch"):
+        check_stage_request("index", 0, changed=False, out=None)
     for stage in ("extract", "cluster", "train", "score"):
         with pytest.raises(ConfigError, match=f"stage {stage} needs --epoch"):
             check_stage_request(stage, None, changed=False, out=None)

@@ -153,6 +153,15 @@ def test_sweep__other_settings_are_made_again_in_all_runs(recipe: Path, own_swee
 
 
 @pytest.mark.slow
+def test_sweep__other_settings_replace_nothing_unless_asked(recipe: Path, own_sweep: Path) -> None:
+    before = artifact_contents(own_sweep)
+
+    with pytest.raises(ConfigError, match=r"own/images: was made from other images or with other"):
+        swept(recipe, own_sweep, 6, changes={"dataset": {"shorter_side": 20}})
+
+    assert artifact_contents(own_sweep) == before
+
+
 def test_sweep__copies_where_a_file_cannot_have_two_names(
     recipe: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

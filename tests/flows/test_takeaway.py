@@ -15,6 +15,7 @@ from flows.show.diff import show_diff
 from flows.show.run import show_cluster
 from stages.runs.cluster_names import name_cluster
 from stages.runs.folder import RunFolder
+from stages.runs.image_facts import ImageFacts
 from stages.runs.outputs.image_table import TableRequest, write_image_table
 from stages.runs.past_run import PastRun
 from tests.support.documentation import DOCS, blocks
@@ -89,6 +90,20 @@ def test_commands__one_after_the_other(run: Path, typed: Typed) -> None:
     could_go = len(Path("d.txt").read_text().splitlines())
     assert f"; {could_go} could go" in printed
     assert printed.endswith(f"\nd.txt: the {could_go} that could go\n")
+
+
+@pytest.mark.parametrize("there", ["out.csv", "out.about.json"])
+@pytest.mark.parametrize("command", [("duplicates",), ("pick", "--images", "4")], ids=str)
+def test_commands__file_that_exists_is_noticed_before_the_work(
+    there: str, command: tuple[str, ...], run: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFacts, "of", pytest.fail)
+    Path(there).touch()
+
+    code, printed = typed(*command, run, "--out", "out.csv")
+
+    assert code == 2
+    assert f"{there}: exists already" in printed
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,16 @@ def images(dataset: DatasetConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
+def images_of_any_size(dataset: DatasetConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an images artifact whose images keep their own sizes."""
+    out = tmp_path_factory.mktemp("any-size") / "images"
+    kept = dataset.model_copy(update={"shorter_side": None})
+    source = kept.open_source().fingerprint()
+    index.run(dataset=kept, source=source, out=out, context=Context(seed=SEED))
+    return out
+
+
+@pytest.fixture(scope="session")
 def features(images: Path, network: NetworkConfig) -> Path:
     """Return the features of the network as initialised."""
     out = images.parent / "features" / "epoch=0000"

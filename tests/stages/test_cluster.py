@@ -290,8 +290,12 @@ AUTO = ClusterConfig(k="auto", pca_dim="auto")
 @pytest.mark.parametrize(
     ("num_images", "dim", "k", "pca_dim"),
     [
-        (2, 256, 2, 1),
+        (2, 256, 2, 1),  # two images differ in one direction
+        (3, 256, 2, 2),
+        (19, 256, 2, 2),
         (50, 256, 5, 5),
+        (240, 7, 10, 2),
+        (240, 1, 10, 1),
         (240, 256, 10, 24),
         (10_000, 256, 100, 64),
         (1_281_167, 4096, 10_000, 256),

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 from deepcluster_core.config_yaml import merged
 from deepcluster_core.errors import ConfigError
 from stages.cluster import ClusterConfig
-from stages.runs.recipe import load_recipe, parse_overrides, save_recipe
+from stages.runs.folder import RunFolder
+from stages.runs.recipe import (
+    changed_recipe,
+    load_recipe,
+    parse_overrides,
+    read_recipe,
+    save_recipe,
+)
+from stages.runs.settled import resolve
 from tests.support.recipes import PLAIN, write
 
 LARGE = {"count": 2, "size": 16, "area": [0.3, 1]}
@@ -69,6 +77,16 @@ def problems_of(path: Path, *changes: dict[str, Any]) -> list[str]:
             {"train": {"schedule": {"epochs": 3, "warmup_epochs": 4.5}}, "epochs": 2},
             r"train\.schedule\.warmup_epochs: 4\.5 .*train\.schedule\.epochs = 3",
         ),
+        (
+            {"train": {"schedule": {"epochs": 500, "start_lr": 0.25}}},
+            r"train\.schedule\.start_lr: 0\.25 .*train\.schedule\.warmup_epochs is 0",
+        ),
+        (
+            {"train": {"crop_area": [0.5, 1]}},
+            r"train\.crop_area: \[0\.5, 1\.0\] .*--set 'train\.crop_area=\[0\.08, 1\.0\]'",
+        ),
+        ({"train": {"colour": {}}}, r"train\.colour: .*brightness, .* and grey, .*colour=null"),
+        ({"train": {"colour": {"probability": 1}}}, r"train\.colour: changes nothing; give at"),
     ],
 )
 def test_load_recipe__what_does_not_fit_prototypes_or_views_is_named(
@@ -85,6 +103,44 @@ def test_load_recipe__prototypes_and_views_that_fit(path: Path) -> None:
     more = {"schedule": schedule, "blur": {}, "colour": COLOUR | {"hue": 0.1}, "average": 0.9}
 
     assert problems_of(path, PROTOTYPES, {"train": more, "epochs": 10}) == []
+
+
+def test_load_recipe__keys_that_have_an_effect_beside_others(path: Path) -> None:
+    default = {"crop_area": [0.08, 1.0], "crop_ratio": [0.5, 2]}  # of views, too
+    rise = {"schedule": {"epochs": 500, "warmup_epochs": 1, "start_lr": 0.25}}
+    off = {"colour": {"grey": 0.1, "probability": 0}, "blur": {"probability": 0}}
+
+    assert problems_of(path, PROTOTYPES, {"train": default | rise | off}) == []
+    assert problems_of(path, {"train": {"crop_area": [0.5, 1]}}) == []
+
+
+WITHOUT_EFFECT: dict[str, Any] = {
+    "crop_area": [0.5, 1.0],
+    "views": [LARGE],
+    "colour": {"probability": 0.5},
+    "schedule": {"epochs": 500, "start_lr": 0.25},
+}
+
+
+def test_resolve__a_run_that_has_begun_keeps_keys_without_effect(
+    path: Path, tmp_path: Path
+) -> None:
+    write(path, PLAIN)
+    _, begun = read_recipe(path, {"train": WITHOUT_EFFECT})
+    config = RunFolder(tmp_path / "run").config
+    config.parent.mkdir()
+    save_recipe(begun, config)
+
+    changes = {"epochs": 400, "train": WITHOUT_EFFECT}
+    resolved, _ = resolve(str(path), str(config.parent), None, changes)
+
+    assert resolved.train == begun.train
+    assert changed_recipe(begun, {"epochs": 400}) == resolved
+    other = merged(changes, {"train": {"crop_area": [0.25, 1.0]}})
+    with pytest.raises(ConfigError, match=r"1 problem\n  train\.crop_area: \[0\.25, 1\.0\] is not"):
+        resolve(str(path), str(config.parent), None, other)
+    with pytest.raises(ConfigError, match="3 problems"):
+        resolve(str(path), str(tmp_path / "another"), None, changes)
 
 
 def test_load_recipe__prototypes_take_no_principal_components(path: Path) -> None:

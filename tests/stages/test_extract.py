@@ -206,3 +206,15 @@ def test_run__on_a_device_that_is_fed_has_the_features_of_the_host(
     # The host rounds each pixel by up to half a value of 255, up or down, which mostly cancels out.
     difference = np.linalg.norm(found_ND - expected_ND, axis=1)
     assert (difference < 0.02 * np.linalg.norm(expected_ND, axis=1)).all()
+
+
+def test_run__does_not_feed_images_of_any_size_to_a_device(
+    images_of_any_size: Path, network: NetworkConfig, tmp_path: Path
+) -> None:
+    host = extract(images_of_any_size, network, tmp_path / "host")
+
+    device = extract(
+        images_of_any_size, network, tmp_path / "device", context=replace(CONTEXT, feed="device")
+    )
+
+    assert device.digest == host.digest, "the views of the host are rounded"

@@ -2,19 +2,22 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from deepcluster_core.config import keys_of
 from deepcluster_core.config_overrides import parse_assignments
+from deepcluster_core.config_yaml import dump, merged, read_yaml
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.training.config import ScheduleConfig
 from stages.evaluations.knn import KnnConfig
 from stages.evaluations.maximal import MaximalConfig
 from stages.evaluations.retrieval import RetrievalConfig
-from stages.runs.recipe import RecipeOverrides, load_recipe, parse_overrides
+from stages.runs.recipe import Recipe, RecipeOverrides, load_recipe, parse_overrides, read_recipe
 from tests.support.recipes import PLAIN, write
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1).filter(
@@ -179,6 +182,77 @@ def test_load_recipe__wrong_keys_and_values_of_set_are_reported_together(path: P
         load_recipe(path, parse_overrides(assignments))
 
     assert "cluster.kk: unknown key; known here: algorithm" in str(caught.value)
+
+
+# Sections inside a section, which a recipe may leave out
+
+NESTED: dict[str, tuple[dict[str, Any], str, Any]] = {
+    "dataset.tile": ({"size": 32, "range": [0.0, 9.0]}, "size", 64),
+    "extract.pca": ({"dim": 4, "sample": 20}, "sample", 10),
+    "network.projection": ({"hidden": 8, "dim": 4}, "hidden", 16),
+    "train.colour": ({"brightness": 0.5, "hue": 0.25}, "hue", 0.125),
+    "train.blur": ({"probability": 0.25, "radius": [0.5, 1.0]}, "radius", [0.75, 1.5]),
+    "train.noise": ({"probability": 0.25, "deviation": [0.5, 1.0]}, "probability", 0.75),
+    "train.prototypes": ({"temperature": 0.5, "bank": True}, "temperature", 0.25),
+    "train.schedule": ({"epochs": 9, "final_lr": 0.5}, "final_lr", 0.25),
+    "train.lars": ({"trust": 0.5}, "trust", 0.25),
+}
+"""What a recipe has of each section, a key of it, and another value of the key."""
+
+
+def test_nested__has_all_sections_that_may_be_left_out() -> None:
+    found = {
+        f"{section}.{key}"
+        for section, part in Recipe.model_fields.items()
+        if isinstance(part.annotation, type) and issubclass(part.annotation, BaseModel)
+        for key, field in keys_of(part.annotation).items()
+        for member in get_args(field.annotation)
+        if isinstance(member, type) and issubclass(member, BaseModel)
+    }
+
+    assert found - {"train.views"} == set(NESTED)
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_recipe_overrides__one_key_of_a_nested_section_keeps_the_others(
+    name: str, path: Path
+) -> None:
+    values, key, value = NESTED[name]
+    section, nested = name.split(".")
+    changes = {section: {nested: {key: value}}}
+    with_section = {section: {nested: values}}
+    # The keys that this section needs in others are not what is tested.
+    recipe = write(path, dump(merged(read_yaml(write(path, PLAIN)), with_section)))
+
+    assert parse_overrides([f"{name}.{key}={value}"]) == changes
+    through_flow = RecipeOverrides.model_validate(changes).model_dump(
+        mode="json", exclude_unset=True
+    )
+
+    assert through_flow == changes
+    _, changed = read_recipe(recipe, through_flow)
+    found = changed.model_dump(mode="json")[section][nested]
+    assert {one: found[one] for one in values} == values | {key: value}
+
+
+def test_recipe_overrides__a_nested_section_can_be_left_out() -> None:
+    changes = parse_overrides(["train.schedule=null"])
+
+    overrides = RecipeOverrides.model_validate(changes)
+
+    assert overrides.model_dump(mode="json", exclude_unset=True) == {"train": {"schedule": None}}
+
+
+def test_load_recipe__merges_an_override_with_the_schedule_of_a_recipe(path: Path) -> None:
+    write(path, PLAIN.replace("{lr: 0.1}", "{lr: 0.1, schedule: {epochs: 600, start_lr: 0.0}}"))
+    changes = parse_overrides(["train.schedule.final_lr=0.01"])
+    through_flow = RecipeOverrides.model_validate(changes).model_dump(
+        mode="json", exclude_unset=True
+    )
+
+    schedule = load_recipe(path, through_flow).train.schedule
+
+    assert schedule == ScheduleConfig(epochs=600, final_lr=0.01)
 
 
 # A protocol's keys

@@ -110,3 +110,15 @@ def test_past_run__takes_no_epoch_after_the_last_one_of_the_recipe(folder: RunFo
     assert trained_epoch(folder, past.recipe, None) == EPOCHS - 2
     with pytest.raises(ConfigError, match="--epoch 2: is not trained"):
         trained_epoch(folder, past.recipe, EPOCHS - 1)
+
+
+@pytest.mark.parametrize(("shorter_side", "is_fed"), [(16, True), (None, False)])
+def test_past_run__does_not_feed_images_of_any_size_to_a_device(
+    shorter_side: int | None, is_fed: bool, folder: RunFolder
+) -> None:
+    recipe = yaml.safe_load(folder.config.read_text())
+    recipe["dataset"]["shorter_side"] = shorter_side
+    recipe["compute"] = {"device": "cpu", "feed": "device"}
+    folder.config.write_text(yaml.safe_dump(recipe))
+
+    assert PastRun.open(str(folder.root)).is_fed_on_device == is_fed

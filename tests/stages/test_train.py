@@ -261,3 +261,14 @@ def test_run__on_a_device_that_is_fed_learns_as_on_the_host(train: Trainer) -> N
     assert device.digest != host.digest, "the views of the device are not rounded"
     # The views differ by up to 1 of 255.
     assert device.facts["loss"] == pytest.approx(host.facts["loss"], abs=0.01)
+
+
+def test_run__does_not_feed_images_of_any_size_to_a_device(
+    train: Trainer, images_of_any_size: Path
+) -> None:
+    train.images = images_of_any_size
+    host = train()
+
+    device = train(context=replace(CONTEXT, feed="device"))
+
+    assert device.digest == host.digest, "the views of the host are rounded"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ SEVERAL = TrainConfig(
     blur=BlurConfig(),
     noise=NoiseConfig(),
 )
+BRIGHTER = ColourConfig(brightness=0.2)
 
 
 class CountedImages(Images):
@@ -240,7 +242,7 @@ def test_batches__differ_from_epoch_to_epoch(stored: CountedImages) -> None:
         (TrainConfig(), Augmentation()),
         (TrainConfig(flip_vertical=0.25), Augmentation(flip_vertical=0.25)),
         (TrainConfig(turn=0.25), Augmentation(turn=0.25)),
-        (TrainConfig(colour=ColourConfig()), Augmentation(colour=ColourConfig())),
+        (TrainConfig(colour=BRIGHTER), Augmentation(colour=BRIGHTER)),
         (TrainConfig(blur=BlurConfig()), Augmentation(blur=BlurConfig())),
         (TrainConfig(noise=NoiseConfig()), Augmentation(noise=NoiseConfig())),
     ],
@@ -248,4 +250,42 @@ def test_batches__differ_from_epoch_to_epoch(stored: CountedImages) -> None:
 def test_batches__take_each_augmentation_from_its_key(
     stored: CountedImages, train: TrainConfig, expected: Augmentation
 ) -> None:
-    assert batches(stored, train).views.augmentation == expected
+    views = batches(stored, train).views
+
+    assert views.augmentation == expected
+    assert views.are_only_crops == (expected == Augmentation())
+
+
+NOTHING = TrainConfig(
+    flip_vertical=0,
+    turn=0,
+    colour=ColourConfig(brightness=0.4, hue=0.1, probability=0),
+    blur=BlurConfig(probability=0),
+    noise=NoiseConfig(probability=0),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "are_only_crops"),
+    [
+        ({}, True),
+        ({"colour": ColourConfig()}, True),  # without a strength
+        ({"colour": ColourConfig(grey=0.2, probability=0)}, False),
+        ({"colour": ColourConfig(contrast=0.2)}, False),
+        ({"turn": 0.1}, False),
+        ({"blur": BlurConfig(probability=0.1)}, False),
+        ({"noise": NoiseConfig(probability=0.1)}, False),
+    ],
+)
+def test_batches__what_can_change_no_view_leaves_crops_to_the_device(
+    changes: dict[str, Any], are_only_crops: bool, stored: CountedImages
+) -> None:
+    views = batches(stored, NOTHING.model_copy(update=changes)).views
+
+    assert views.are_only_crops is are_only_crops
+
+
+def test_batches__what_can_change_no_view_gives_plain_crops(stored: CountedImages) -> None:
+    crops, same = (loaded(stored, train) for train in (TrainConfig(), NOTHING))
+
+    assert_equal(by_position(same), by_position(crops))

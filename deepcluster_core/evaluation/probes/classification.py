@@ -7,6 +7,7 @@ D values of a view.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -234,12 +235,11 @@ class _Classification:
     def _learn(self, epoch: int, after_batch: Callable[[int], None]) -> None:
         """Train all probes on one pass over the training images."""
         class_N = self._task.training.class_N
-        device = self._supply.frozen.device
         for rows, values in self._training_batches(epoch):
-            class_B = torch.from_numpy(class_N[rows]).to(device)
+            class_B = self._on_device(class_N[rows])
             # A probe does not learn from the images of its own fold.
             is_outside_PB = self._fold_N[rows] != self._fold_P1
-            counts_PB = torch.from_numpy(is_outside_PB).to(device)
+            counts_PB = self._on_device(is_outside_PB)
             for layer, values_BD in values.items():
                 self._probes[layer].learn(values_BD, class_B, counts_PB)
             after_batch(len(rows))
@@ -262,11 +262,12 @@ class _Classification:
         num_crops = self._supply.views.num_crops
         num_right = self._zero_counts(len(candidates))
         for rows, values in self._values.crops:
+            class_B = self._on_device(class_N[rows])
             for layer, values_BD in values.items():
                 # A row per crop; the prediction for an image is the mean over its crops.
                 crops_KBC = self._probes[layer].probabilities(values_BD, candidates)
                 crops_KBVC = crops_KBC.unflatten(1, (len(rows), num_crops))
-                is_right_KB = _is_right(crops_KBVC.mean(dim=2), class_N[rows])
+                is_right_KB = _is_right(crops_KBVC.mean(dim=2), class_B)
                 num_right[layer] += is_right_KB.sum(dim=1)
 
         top1: dict[str, Shares] = {}
@@ -280,17 +281,17 @@ class _Classification:
         if len(decays) == 1:
             return dict.fromkeys(self._probes, 0)
         class_N = self._task.training.class_N
-        device = self._supply.frozen.device
         # The probes on everything come first, see `Plan.probes`.
         in_folds = range(len(decays), len(self._fold_P1))
         num_right = self._zero_counts(len(in_folds))
         for rows, values in self._values.central_batches():
+            class_B = self._on_device(class_N[rows])
             # An image judges only the probes that have not learnt from it.
             is_inside_PB = self._fold_N[rows] == self._fold_P1[in_folds]
-            held_out_PB = torch.from_numpy(is_inside_PB).to(device)
+            held_out_PB = self._on_device(is_inside_PB)
             for layer, values_BD in values.items():
                 probability_PBC = self._probes[layer].probabilities(values_BD, in_folds)
-                is_right_PB = _is_right(probability_PBC, class_N[rows])
+                is_right_PB = _is_right(probability_PBC, class_B)
                 num_right[layer] += (is_right_PB & held_out_PB).sum(dim=1)
 
         chosen: dict[str, int] = {}
@@ -299,6 +300,10 @@ class _Classification:
             num_right_K = num_right_P.view(len(decays), -1).sum(dim=1)
             chosen[layer] = _best(num_right_K.tolist(), decays)
         return chosen
+
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        """Return a small array on the device; the copy does not wait for earlier work there."""
+        return torch.from_numpy(array).to(self._supply.frozen.device, non_blocking=True)
 
     def _zero_counts(self, num_probes: int) -> dict[str, Tensor]:
         """Return int64 zeros (P,) for each layer.
@@ -312,9 +317,8 @@ class _Classification:
         return counts
 
 
-def _is_right(probability_PBC: Tensor, class_B: NDArray[np.int64]) -> Tensor:
-    predicted_PB = probability_PBC.argmax(dim=2)
-    return predicted_PB == torch.from_numpy(class_B).to(predicted_PB.device)
+def _is_right(probability_PBC: Tensor, class_B: Tensor) -> Tensor:
+    return probability_PBC.argmax(dim=2) == class_B
 
 
 def _best(right_K: Sequence[int], decays: Sequence[float]) -> int:

@@ -60,27 +60,33 @@ class CentralViews:
 
         They are (B, S, S, C) of uint8, or (B, C, S, S) from 0 to 1 where a device is fed.
         """
-        if self.context.is_fed_on_device:
-            yield from self._fed(batches)
-            return
+        # A feed reads one artifact; batches from two of them come one artifact after the other.
+        for images, of_images in groupby(batches, key=itemgetter(0)):
+            batch_ids = [ids_B for _, ids_B in of_images]
+            if self.context.is_fed_on_device(images.shorter_side):
+                yield from self._fed(images, batch_ids)
+            else:
+                yield from self._loaded(images, batch_ids)
 
-        def load_one(batch: PlannedBatch) -> NDArray[np.uint8]:
-            images, ids_B = batch
+    def _loaded(
+        self, images: Images, batch_ids: Sequence[NDArray[np.int64]]
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yield the views of batches of images, made in main memory."""
+
+        def load_one(ids_B: NDArray[np.int64]) -> NDArray[np.uint8]:
             return np.stack([self.view(images, image_id) for image_id in ids_B.tolist()])
 
         # Workers load whole batches in parallel.
-        yield from ordered_map(load_one, batches, workers=self.context.workers)
+        yield from ordered_map(load_one, batch_ids, workers=self.context.workers)
 
-    def _fed(self, batches: Sequence[PlannedBatch]) -> Iterator[Tensor]:
-        """Yield the views of planned batches, made on the device."""
-        # A feed reads one artifact; batches from two of them come one artifact after the other.
-        for images, of_images in groupby(batches, key=itemgetter(0)):
-            feed = Feed.of(images, self.network, self.context, is_verified=True)
-            requests = (
-                central_request(ids_B, resize=self.resize, size=self.size) for _, ids_B in of_images
-            )
-            for fed in feed.batches(requests, workers=self.context.workers):
-                yield fed.views[0]
+    def _fed(self, images: Images, batch_ids: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """Yield the views of batches of images, made on the device."""
+        feed = Feed.of(images, self.network, self.context, is_verified=True)
+        requests = (
+            central_request(ids_B, resize=self.resize, size=self.size) for ids_B in batch_ids
+        )
+        for fed in feed.batches(requests, workers=self.context.workers):
+            yield fed.views[0]
 
     def batches(self, images: Images, ids: Sequence[int] | NDArray[np.int64]) -> Iterator[Batch]:
         """Yield the image_ids and the views of each batch, in the order of `ids`.

@@ -232,7 +232,7 @@ class Probing:
 def _examples(labelled: Labelled, network: NetworkConfig, context: Context) -> Examples:
     """Return labelled images by row, as the probes read them."""
     fed = None
-    if context.is_fed_on_device:
+    if context.is_fed_on_device(labelled.pictures.shorter_side):
         feed = Feed.of(labelled.pictures, network, context, is_verified=True)
         fed = Fed(feed, labelled.image_id_N)
 

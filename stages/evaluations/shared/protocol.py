@@ -11,7 +11,8 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.config_files import CONFIGS
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import merged, plain, read_yaml
-from deepcluster_core.local_paths import expanded
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import check_is_local, expanded
 
 PROTOCOLS = CONFIGS / "evaluations"
 """Folder of the shipped protocols. Deviations from the paper are found by comparing with them."""
@@ -33,10 +34,17 @@ def load_protocol(path: Path, kind: type[Protocol], overrides: Mapping[str, Any]
         overrides: values that replace those of the file, by key.
 
     Raises:
-        ConfigError: the file cannot be read, or keys or values are invalid; all invalid ones are
-            reported together.
+        ConfigError: the file does not exist or cannot be read, or keys or values are invalid; all
+            invalid ones are reported together.
     """
     path = expanded(path, Path())
+    check_is_local(path)
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: this protocol does not exist.\n"
+            f"  Fix: leave --protocol out for the one that is shipped, or give a changed copy of a "
+            f"file in {PROTOCOLS}."
+        )
     values = merged(read_yaml(path), plain(overrides, name="overrides"))
     # Strict types accept a list for a tuple, and text for a path, only when they parse JSON.
     try:

@@ -11,10 +11,9 @@ from deepcluster_core.inspection.duplicates import duplicate_groups, suggested_t
 from deepcluster_core.inspection.neighbours import Neighbours
 from deepcluster_core.progress import Progress, silent
 from stages.runs.image_facts import ImageFacts
-from stages.runs.outputs.small_tables import write_small_table
+from stages.runs.outputs.small_tables import check_small_table, write_small_table
 from stages.runs.past_run import PastRun
 
-SUFFIXES = (".parquet", ".csv", ".txt")
 COLUMNS = ("group", "image_id", "path", "cluster", "similarity")
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -43,6 +42,8 @@ class Duplicates:
     """Similarities to the most similar other image, by the share of images that stay below."""
     groups: list[list[DuplicateImage]]
     """Groups of nearly equal images, the largest first. The first image of each is that to keep."""
+    remark: str | None
+    """See `ImageFacts.remark`."""
 
     @property
     def num_surplus(self) -> int:
@@ -74,7 +75,7 @@ def find_duplicates(
         ArtifactError: the run has deleted the features, or `out` exists.
     """
     if out is not None:
-        past.check_out(out, SUFFIXES)
+        check_small_table(past, out)
     facts = ImageFacts.of(past, epoch, progress=progress)
     suggested = suggested_threshold(facts.neighbours)
     used = suggested if threshold is None else threshold
@@ -92,6 +93,7 @@ def find_duplicates(
         suggested=suggested,
         quantiles=_quantiles(facts.neighbours),
         groups=groups,
+        remark=facts.remark,
     )
 
 

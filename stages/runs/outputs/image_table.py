@@ -67,6 +67,8 @@ class WrittenTable:
     epoch: int
     num_images: int
     columns: list[str]
+    remark: str | None
+    """See `ImageFacts.remark`; None if no column is computed from the features."""
 
 
 class ImageColumns:
@@ -201,7 +203,8 @@ def write_image_table(
         written = stack.enter_context(table)
         for at in _batches(len(facts.labels.cluster_N)):
             written.add({name: columns.rows(name, at) for name in names})
-    return WrittenTable(facts.epoch, written.rows, names)
+    remark = facts.remark if set(OF_FEATURES) & set(names) else None
+    return WrittenTable(facts.epoch, written.rows, names, remark)
 
 
 def image_frame(

@@ -12,10 +12,9 @@ from deepcluster_core.inspection.picks import REASONS, ImagePlaces, Reason, pick
 from deepcluster_core.progress import Progress, silent
 from stages.runs.cluster_names import ClusterName, names_at
 from stages.runs.image_facts import ImageFacts
-from stages.runs.outputs.small_tables import write_small_table
+from stages.runs.outputs.small_tables import check_small_table, write_small_table
 from stages.runs.past_run import PastRun
 
-SUFFIXES = (".parquet", ".csv", ".txt")
 COLUMNS = ("image_id", "path", "cluster", "cluster_name", "second_cluster", "outlier", "reason")
 
 
@@ -43,6 +42,8 @@ class Picked:
     num_candidates: int
     only_unlabelled: bool
     """Whether images that have a label were left out, because some have none."""
+    remark: str | None
+    """See `ImageFacts.remark`."""
 
 
 def pick_images(
@@ -71,7 +72,7 @@ def pick_images(
         ArtifactError: the run has deleted the features, or `out` exists.
     """
     if out is not None:
-        past.check_out(out, SUFFIXES)
+        check_small_table(past, out)
     facts = ImageFacts.of(past, epoch, progress=progress)
     class_N, _ = facts.images.named_labels()
     is_unlabelled_N = class_N < 0
@@ -89,7 +90,8 @@ def pick_images(
     images = [_described(facts, one.image_id, one.reason, names) for one in chosen]
     if out is not None:
         _write(past, out, facts.epoch, images, names)
-    return Picked(facts.epoch, images, int(is_candidate_N.sum()), only_unlabelled)
+    num_candidates = int(is_candidate_N.sum())
+    return Picked(facts.epoch, images, num_candidates, only_unlabelled, facts.remark)
 
 
 def _places(facts: ImageFacts) -> ImagePlaces:

@@ -6,9 +6,22 @@ from typing import Any
 
 from deepcluster_core.artifacts.about_files import about_of_csv, write_about
 from deepcluster_core.artifacts.image_tables import image_table
-from deepcluster_core.artifacts.outputs import whole_files
+from deepcluster_core.artifacts.outputs import check_free, whole_files
 from stages.runs.outputs.origin import origin
 from stages.runs.past_run import PastRun
+
+SUFFIXES = (".parquet", ".csv", ".txt")
+
+
+def check_small_table(past: PastRun, out: Path) -> None:
+    """Check where a table is to go, before its rows are computed.
+
+    Raises:
+        ConfigError: `out` has an unknown suffix, or lies among the artifacts of the run.
+        ArtifactError: `out`, or the file beside a CSV table, exists.
+    """
+    past.check_out(out, SUFFIXES)
+    check_free(*_files(out))
 
 
 def write_small_table(
@@ -34,10 +47,9 @@ def write_small_table(
         ArtifactError: `out` exists.
     """
     about = origin(past, out, labels=past.whole("labels", epoch)) | {"command": command}
-    files = [out, about_of_csv(out)] if out.suffix == ".csv" else [out]
     values = [[*column] for column in zip(*rows, strict=True)] or [[] for _ in columns]
     by_column = dict(zip(columns, values, strict=True))
-    with whole_files(*files) as (part, *about_part):
+    with whole_files(*_files(out)) as (part, *about_part):
         if out.suffix == ".txt":
             text = "".join(f"{path}\n" for path in by_column["path"])
             part.write_text(text, encoding="utf-8")
@@ -46,3 +58,7 @@ def write_small_table(
             write_about(path, about)
         with image_table(part, columns, about, suffix=out.suffix) as table:
             table.add(by_column)
+
+
+def _files(out: Path) -> list[Path]:
+    return [out, about_of_csv(out)] if out.suffix == ".csv" else [out]

@@ -242,7 +242,8 @@ def _link(original: Path, file: Path) -> bool:
     It is not on another file system, on one without links, or for files of other users.
     """
     try:
-        file.hardlink_to(original)
+        # Resolved, because a link to a relative link would point to nothing from here.
+        file.hardlink_to(original.resolve())
     except OSError:
         return False
     return True

@@ -143,7 +143,7 @@ def test_remarks__agreement_without_labels_says_what_was_compared() -> None:
     rows = [row(0, view_agreement=0.5), row(1, view_agreement=0.75, head_agreement=0.625)]
 
     said = texts(rows)
-    assert "fall into one cluster for 75% of the images (epoch 1)" in said
+    assert "have the same nearest prototype for 75% of the images (epoch 1)" in said
     assert "have an NMI of 0.625 (epoch 1)" in said
     assert "Agreement without labels" not in tones([row(0), row(1)])
 

@@ -22,7 +22,9 @@ from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations import knn, linear, maximal, rank
 from stages.evaluations.declaration import Evaluation
+from stages.evaluations.shared import probing
 from stages.evaluations.shared.central_views import CentralViews
+from stages.evaluations.shared.labelled import open_labelled
 from stages.evaluations.shared.progress import ProgressCounter
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import read_results
@@ -115,6 +117,49 @@ def test_supply__of_linear_and_mlp_makes_its_views_on_the_gpu(
     ]
     assert {str(values["conv2"].device) for _, values in batches} == {"cuda:1"}
     check_on_gpu(seen)
+
+
+# Images of any size, which would fill the memory
+
+
+def test_central_views__feed_only_images_that_have_a_shorter_side(
+    images: Path, images_of_any_size: Path, network: NetworkConfig
+) -> None:
+    fed, kept = Images(images), Images(images_of_any_size)
+    counter = ProgressCounter(DEVICE, 100)
+    views = CentralViews(20, network, batch_size=16, context=DEVICE, counter=counter)
+
+    loaded = list(views.load([*views.plan(fed, range(20)), *views.plan(kept, range(20))]))
+
+    assert [type(batch) for batch in loaded] == [torch.Tensor] * 2 + [np.ndarray] * 2
+    on_host = replace(views, context=HOST)
+    expected = list(on_host.load(views.plan(kept, range(20))))
+    for found_BSSC, expected_BSSC in zip(loaded[2:], expected, strict=True):
+        np.testing.assert_array_equal(found_BSSC, expected_BSSC)
+
+
+def test_random_views__of_rank_do_not_feed_images_of_any_size(
+    images_of_any_size: Path, network: NetworkConfig
+) -> None:
+    protocol = load_protocol(PROTOCOLS / "rank.yaml", rank.RankConfig, {"images": 20, "views": 3})
+    pictures = Images(images_of_any_size)
+    views = rank._Views.drawn(pictures, protocol, network, DEVICE)  # pyright: ignore[reportPrivateUsage]
+
+    loaded = list(views.load(views.plan(24)))
+
+    assert [type(batch) for batch in loaded] == [np.ndarray] * 3
+
+
+def test_examples__of_linear_and_mlp_do_not_feed_images_of_any_size(
+    images: Path, images_of_any_size: Path, network: NetworkConfig
+) -> None:
+    def is_fed(folder: Path) -> bool:
+        data = open_labelled(folder, None, validation_fraction=0.2, seed=SEED)
+        examples = probing._examples(data.training, network, DEVICE)  # pyright: ignore[reportPrivateUsage]
+        return examples.fed is not None
+
+    assert is_fed(images)
+    assert not is_fed(images_of_any_size)
 
 
 # The same views with numbers: a device that is fed can be the CPU

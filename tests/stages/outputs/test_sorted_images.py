@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,23 @@ def test_sort_images__links_are_the_same_files(past: PastRun, tmp_path: Path) ->
     sort_images(past, tmp_path / "out", SortRequest("link"))
 
     images = [path for path in files(tmp_path / "out") if path.suffix != ".parquet"]
+    assert {path.stat().st_nlink for path in images} == {2}
+
+
+def test_sort_images__links_to_pictures_that_are_relative_links_can_be_opened(
+    past: PastRun, pictures: Path, tmp_path: Path
+) -> None:
+    for path in files(pictures):
+        link = tmp_path / "linked" / path.relative_to(pictures)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(path, link.parent))
+    dataset = past.recipe.dataset.model_copy(update={"source": tmp_path / "linked"})
+    of_links = replace(past, recipe=past.recipe.model_copy(update={"dataset": dataset}))
+
+    sort_images(of_links, tmp_path / "out", SortRequest("link"))
+
+    images = [path for path in files(tmp_path / "out") if path.suffix != ".parquet"]
+    assert len(images) == 241, "`files` leaves out links that lead nowhere"
     assert {path.stat().st_nlink for path in images} == {2}
 
 
