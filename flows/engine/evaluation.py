@@ -22,7 +22,7 @@ from stages.runs.evaluations import find_evaluation
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.locate import existing_run, run_path
-from stages.runs.recipe import RecipeOverrides, load_recipe
+from stages.runs.recipe import RecipeOverrides, changed_recipe
 from stages.runs.sweep_plan import Sweep, is_sweep, open_sweep
 
 
@@ -143,7 +143,7 @@ def _of_sweep(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     first = sweep.members[0]
     recipe = first.recipe  # the recipes differ in k only
     if request.compute is not None:
-        recipe = load_recipe(first.folder.config, request.recipe_changes)
+        recipe = changed_recipe(first.recipe, request.recipe_changes)
     report = FlowReport(root, epochs=recipe.num_epochs, echo=ON_TERMINAL.get())
     run = FlowRun(root, recipe, report, only_reads=request.out is not None)
     epochs = [

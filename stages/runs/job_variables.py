@@ -47,13 +47,18 @@ def recipe_and_count(place: str, overrides: Mapping[str, Any]) -> tuple["Recipe"
         StoreError: the object store of the run is not available.
     """
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
-    from stages.runs.recipe import load_recipe, recipe_file  # noqa: PLC0415
+    from stages.runs.recipe import (  # noqa: PLC0415
+        changed_recipe,
+        load_own_recipe,
+        load_recipe,
+        recipe_file,
+    )
 
     path = recipe_file(place)
     if url_of(place) is None and not RunFolder(path).config.exists():
         return load_recipe(path, overrides), None
     folder = existing_run(run_folder_of(path))
-    recipe = load_recipe(folder.config, overrides)
+    recipe = changed_recipe(load_own_recipe(folder.config), overrides)
     images = folder.images(recipe.images)
     # Overrides may name other images, or fewer.
     if "dataset" in overrides or not has_manifest(images):
