@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from deepcluster.images import npy_file
 from deepcluster_core.artifacts.frame_images import StoredImage, write_images
@@ -94,10 +94,14 @@ def _file_of(cell: Any) -> tuple[str | None, bytes]:  # noqa: ANN401  any cell
 
 
 def _png_of(image: Image.Image) -> bytes:
-    """Return an image of Pillow as PNG, in a mode that PNG has without loss."""
+    """Return an image of Pillow as PNG, upright, in a mode that PNG has without loss.
+
+    Pillow does not write the orientation of a photograph to PNG.
+    """
+    image.load()  # an image that was opened and not read yet may be damaged
     file = BytesIO()
     try:
-        image.save(file, "PNG")
+        ImageOps.exif_transpose(image).save(file, "PNG")
     except OSError as error:
         raise OSError(f"images of mode {image.mode} have no lossless file") from error
     return file.getvalue()

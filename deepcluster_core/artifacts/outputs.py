@@ -77,12 +77,15 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
         _delete_all(parts)
         try:
             yield parts
+            # The longest part of the work first, because an error in it must leave nothing.
+            written = [
+                (path, part) for path, part in zip(paths, parts, strict=True) if part.exists()
+            ]
+            for _, part in written:
+                _make_durable(part)
             # The first path comes last: once it exists, all do.
-            renames = [*zip(paths, parts, strict=True)]
-            for path, part in reversed(renames):
-                if part.exists():
-                    _make_durable(part)
-                    part.rename(path)
+            for path, part in reversed(written):
+                part.rename(path)
             sync(paths[0].parent)
         finally:
             _delete_all(parts)

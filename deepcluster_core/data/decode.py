@@ -34,7 +34,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from deepcluster_core.data.channel_pages import are_combined
-from deepcluster_core.data.channel_values import ChannelValues, upright
+from deepcluster_core.data.channel_values import ChannelValues, check_channels, upright
 from deepcluster_core.data.deep_pictures import is_deep_picture
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales, Pixels
 from deepcluster_core.data.deep_values import (
@@ -366,8 +366,7 @@ def _resized(image: Image.Image, size: tuple[int, int], shorter_side: int | None
 def _decode_array(data: bytes, channels: int, shorter_side: int | None, deep: DeepRule) -> Decoded:
     values_HWC = read_array(data)
     height, width, found = values_HWC.shape
-    if found != channels:
-        raise UnreadableImageError(f"array of {found} channels, not {channels}")
+    check_channels(found, channels, "NPY")
     check_size(width, height)
     return _from_values(ChannelValues(values_HWC, None, "NPY"), channels, shorter_side, deep)
 

@@ -119,8 +119,9 @@ class Measurement:
         self._values: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
 
     def add(self, kind: str, values_NC: NDArray[np.float32]) -> None:
-        """Add the result of `sample` for one picture."""
-        self._values[kind].append(values_NC)
+        """Add the result of `sample` for one picture; one that is all transparent has none."""
+        if len(values_NC) > 0:
+            self._values[kind].append(values_NC)
 
     def scales(self) -> DeepScales:
         """Return the scales of all kinds that were added, in the order of their names."""

@@ -37,7 +37,9 @@ def read_assigned(labels: Path, *, before: Path | None, images: Path | None) -> 
     """
     # Ids of clusters need not match those of the epoch before: changes are found by the images.
     now = read_labels(labels)
-    true_label_N = Images(images).true_labels() if images else None
+    # Numbered as on the map, so that a class has one colour in the whole page.
+    class_N, names = Images(images).named_labels() if images else (None, ())
+    true_label_N = class_N if names else None
     if before is None:
         return Assigned(now.cluster_N, now.distance_N, true_label_N, now.k)
     then = read_labels(before)

@@ -203,6 +203,29 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+def classes_of_points(
+    class_N: Ints, names: Sequence[str], id_P: Ints, coloured: int
+) -> tuple[Ints | None, list[str], list[int]]:
+    """Return the class of each point, the names of the classes, and those with a colour.
+
+    Only classes of points or with a colour get a number, because a page cannot hold the names of a
+    hundred thousand.
+
+    Args:
+        class_N: class of each image of the run; -1 if unknown.
+        names: names of the classes; none if no image has a class.
+        id_P: image_ids of the P points.
+        coloured: how many classes have a colour; they are the most frequent of all images.
+    """
+    if not names:
+        return None, [], []
+    common = common_classes(class_N, coloured)
+    class_P = class_N[id_P]
+    kept = np.union1d(class_P[class_P >= 0], np.asarray(common, class_N.dtype))
+    number_P = np.where(class_P < 0, -1, np.searchsorted(kept, class_P))
+    return number_P, [names[one] for one in kept], np.searchsorted(kept, common).tolist()
+
+
 def common_classes(class_N: Ints | None, count: int) -> list[int]:
     """Return the most frequent classes, the lower number first of equally frequent ones."""
     if class_N is None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-FORMAT = 6
+FORMAT = 7
 """Version of the page's format; increase it when equal inputs would give a different page."""
 HEAD_BYTES = 2048
 INPUTS = re.compile(rb'<meta name="deepcluster-inputs" content="([0-9a-f]{64})">')

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.text import number
 from flows.look.contents import EpochContents, RunContents
-from flows.look.pictures import png_of
+from stages.runs.outputs.sorted_images import write_pixels
 
 Form = Literal["csv", "list", "folder"]
 COLUMNS = ("image_id", "path", "label", "epoch", "cluster", "name", "distance", "stability")
@@ -112,9 +112,7 @@ class TakeOut:
             shutil.rmtree(unfinished, ignore_errors=True)
         note = ""
         if num_packed:
-            note = (
-                f" {number(num_packed)} of them have no file of their own: a PNG as packed instead."
-            )
+            note = f" {number(num_packed)} of them have no file of their own: as packed instead."
         return f"Copied {number(len(image_ids))} images to {folder}.{note}"
 
     def _fill(self, folder: Path, contents: EpochContents, image_ids: Sequence[int]) -> int:
@@ -147,8 +145,8 @@ class TakeOut:
         own_name = _shortened(PurePosixPath(self.run.paths[image_id]).name)
         original = self.run.original(image_id)
         if original is None:
-            png = png_of(self.run.images.verified(image_id))
-            (folder / f"{image_id:06d}-{PurePosixPath(own_name).stem}.png").write_bytes(png)
+            stem = f"{image_id:06d}-{PurePosixPath(own_name).stem}"
+            write_pixels(self.run.images.verified(image_id), folder / stem)
             return True
         shutil.copyfile(original, folder / f"{image_id:06d}-{own_name}")
         return False

@@ -16,7 +16,7 @@ from deepcluster_core.report.gallery import COLOURED, Gallery
 from deepcluster_core.report.image_map import (
     EpochPoints,
     ImageMap,
-    common_classes,
+    classes_of_points,
     drawn,
     epoch_counts,
     map_data,
@@ -64,8 +64,7 @@ def collect_map(
     for epoch in shown:
         cluster_N = run.labels_of(epoch).cluster_N
         points.append(EpochPoints(epoch, cluster_N[id_P], places.get(epoch)))
-    class_N, names = run.images.named_labels()
-    class_P = class_N[id_P] if names else None
+    class_P, class_names, common = classes_of_points(*run.images.named_labels(), id_P, COLOURED)
     found = ImageMap(
         image_id_N=id_P,
         total=total,
@@ -76,8 +75,8 @@ def collect_map(
         stayed_N=None if run.stayed is None else run.stayed[0][id_P],
         stayed_epochs=0 if run.stayed is None else run.stayed[1],
         class_N=class_P,
-        class_names=names,
-        common_classes=common_classes(class_N if names else None, COLOURED),
+        class_names=class_names,
+        common_classes=common,
         paths=run.paths(id_P.tolist()),
         missing=missing,
     )

@@ -116,8 +116,17 @@ class ImageFacts:
         centroids_KQ = torch.from_numpy(self._clustering["centroids"])
         distance_BK = torch.cdist(torch.from_numpy(self.rows[images]), centroids_KQ)
         own_B = torch.from_numpy(self.labels.cluster_N[images]).long()
+        # An empty cluster often lies where another one does, and nobody can look at it.
+        distance_BK[:, self._is_empty] = torch.inf
         distance_BK.scatter_(1, own_B[:, None], torch.inf)
         return distance_BK.argmin(dim=1).numpy().astype(np.int32)
+
+    @cached_property
+    def _is_empty(self) -> torch.Tensor:
+        """Which clusters have no images; none of them if there is only one that has."""
+        is_empty_K = np.bincount(self.labels.cluster_N, minlength=self.labels.k) == 0
+        has_others = np.count_nonzero(~is_empty_K) > 1
+        return torch.from_numpy(is_empty_K & has_others)
 
     @cached_property
     def _clustering(self) -> dict[str, NDArray[np.float32]]:

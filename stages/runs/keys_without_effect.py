@@ -11,18 +11,7 @@ if TYPE_CHECKING:
 
 
 def keys_without_effect(train: TrainConfig) -> Iterator["Conflict"]:
-    """Yield the keys that change nothing, each as a conflict.
-
-    Values are compared with the defaults, because the saved recipe of a run has every key.
-    """
-    default_area = TrainConfig.model_fields["crop_area"].default
-    if train.views is not None and train.crop_area != default_area:
-        yield (
-            ("train.crop_area", "train.views"),
-            f"train.crop_area: {list(train.crop_area)} is not read with train.views, whose kinds "
-            f"have an `area` each; leave it out, or set its default "
-            f"(--set 'train.crop_area={list(default_area)}')",
-        )
+    """Yield the keys that change nothing, each as a conflict."""
     if train.colour is not None and not train.colour.has_strength:
         *keys, last = COLOUR_STRENGTHS
         yield (

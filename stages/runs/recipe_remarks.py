@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator
 
 from stages.runs.recipe import Recipe
-from stages.train import Pace
+from stages.train import Pace, TrainConfig
+
+_DEFAULT_AREA = TrainConfig.model_fields["crop_area"].default
 
 
 def recipe_remarks(recipe: Recipe, num_images: int) -> Iterator[str]:
@@ -12,6 +14,13 @@ def recipe_remarks(recipe: Recipe, num_images: int) -> Iterator[str]:
     if not recipe.trains:
         return
     train = recipe.train
+    # Compared with the default, because the saved recipe of a run has every key. It is no error,
+    # because recipes for one view have it, and views can be set for any recipe.
+    if train.views is not None and train.crop_area != _DEFAULT_AREA:
+        yield (
+            f"train.crop_area: {list(train.crop_area)} is not read with train.views, whose kinds "
+            f"have an `area` each"
+        )
     if train.has_bank and train.balance == "sample":
         yield (
             "train.prototypes.bank with train.balance: sample: images of large clusters are drawn "

@@ -92,6 +92,9 @@ def settled(recipe: Recipe, folder: RunFolder, *, inform: Callable[[str], None])
         recipe = _for_these_images(recipe, source)
         fingerprint = source.fingerprint()
         num_images = recipe.dataset.count(source)
+        # Those of a tar file are counted when they are packed.
+        if num_images is None and _are_indexed_from(images, fingerprint):
+            num_images = read_manifest(images).rows
     except SourceError as error:
         fingerprint, num_images = _packed_before(recipe, images, error)
         is_denied = isinstance(error.__cause__, PermissionError)

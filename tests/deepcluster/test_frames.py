@@ -110,6 +110,30 @@ def test_images_from_frame__cells_that_are_no_images(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_images_from_frame__photographs_of_pillow_are_upright(tmp_path: Path) -> None:
+    file = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(PIXELS_HWC).save(file, exif=exif)
+
+    source = open_source(written(tmp_path, Image.open(file), file))
+
+    opened, by_path = (
+        decode(image.read(), channels=3, shorter_side=None).pixels_HWC for image in source.images()
+    )
+    assert opened.shape == (24, 20, 3)
+    np.testing.assert_array_equal(opened, by_path)
+
+
+def test_images_from_frame__damaged_photograph_of_pillow(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS_HWC).save(file, "JPEG")
+    cut_short = Image.open(io.BytesIO(file.getvalue()[:-200]))
+
+    with pytest.raises(DeepClusterError, match="row 0: image file is truncated"):
+        written(tmp_path, cut_short)
+
+
 def test_images_from_frame__what_does_not_fit(tmp_path: Path) -> None:
     frame = pd.DataFrame({"image": [png_of(PIXELS_HWC)]})
     out = deepcluster.images_from_frame(frame, tmp_path / "a.parquet")

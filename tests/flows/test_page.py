@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from deepcluster import images_from_frame
 from deepcluster_core.artifacts.commit import prune
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.report.cluster_artifacts import read_assigned
 from flows.show.page import write_page
 from flows.show.page_inputs import MapOptions, key_pictures
 from stages.runs.folder import RunFolder
@@ -220,3 +224,24 @@ def test_write_page__by_umap(own_run: Path) -> None:
     page = write_page(RunFolder(own_run), options=MapOptions(method="umap"))
 
     assert "placed by UMAP" in text_of(page.read_text(encoding="utf-8"))
+
+
+def test_write_page__a_class_has_one_colour_in_the_whole_page(
+    tiny_images: Path, tmp_path: Path
+) -> None:
+    # In an order in which classes are not met by their names, each as often as the others.
+    paths = sorted(tiny_images.rglob("*.png"), key=lambda path: (path.stem, path.parent.name[::-1]))
+    frame = pd.DataFrame({"image": paths, "label": [path.parent.name for path in paths]})
+    source = images_from_frame(frame, tmp_path / "shapes.parquet", label="label")
+    make_run(write_recipe(tmp_path / "shapes.yaml", source), tmp_path / "run", epochs=1)
+    labels = tmp_path / "run/labels/epoch=0000"
+
+    assigned = read_assigned(labels, before=None, images=tmp_path / "run/images")
+
+    pictures = Images(tmp_path / "run/images")
+    class_N, _ = pictures.named_labels()
+    assert assigned.label_N is not None
+    np.testing.assert_array_equal(assigned.label_N, class_N)  # the map's numbers
+    by_occurrence_N = pictures.true_labels()
+    assert by_occurrence_N is not None
+    assert by_occurrence_N.tolist() != class_N.tolist()

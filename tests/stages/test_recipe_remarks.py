@@ -29,6 +29,16 @@ def test_recipe_remarks__bank_whose_rows_become_old(path: Path) -> None:
     assert remarks_on(path, BANK, 1000, epochs=0) == []
 
 
+def test_recipe_remarks__area_of_the_only_view_beside_views(path: Path) -> None:
+    views = {"views": [{"count": 2, "size": 16, "area": [0.3, 1]}], "prototypes": {}}
+
+    (found,) = remarks_on(path, views | {"crop_area": [0.5, 1]}, 1000)
+
+    assert found.startswith("train.crop_area: [0.5, 1.0] is not read with train.views")
+    assert remarks_on(path, views | {"crop_area": [0.08, 1.0]}, 1000) == []
+    assert remarks_on(path, {"crop_area": [0.5, 1]}, 1000) == []
+
+
 @pytest.mark.parametrize(
     ("average", "steps", "wanted"),
     [

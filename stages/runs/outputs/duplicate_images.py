@@ -80,8 +80,9 @@ def find_duplicates(
     suggested = suggested_threshold(facts.neighbours)
     used = suggested if threshold is None else threshold
     found = duplicate_groups(facts.neighbours, threshold=used)
+    paths = facts.images.path_chunks()
     groups = [
-        [_image(facts, image_id) for image_id in image_ids]
+        [_image(facts, image_id, paths[image_id].as_py()) for image_id in image_ids]
         for image_ids in _best_first(facts, found)
     ]
     if out is not None:
@@ -97,10 +98,10 @@ def find_duplicates(
     )
 
 
-def _image(facts: ImageFacts, image_id: int) -> DuplicateImage:
+def _image(facts: ImageFacts, image_id: int, path: str) -> DuplicateImage:
     return DuplicateImage(
         image_id,
-        path=facts.images.paths()[image_id].as_py(),
+        path=path,
         cluster=int(facts.labels.cluster_N[image_id]),
         similarity=float(facts.neighbours.similarity_NM[image_id, 0]),
     )

@@ -80,7 +80,7 @@ class ImageColumns:
         self._made: dict[str, Rows] = {}
         self._makers: dict[str, Callable[[], Rows]] = {
             "image_id": lambda: _rows_of(np.arange(len(facts.labels.cluster_N))),
-            "path": lambda: facts.images.paths().__getitem__,
+            "path": lambda: facts.images.path_chunks().__getitem__,
             "cluster_name": lambda: self._names_of,
             "second_cluster": lambda: _rows_of(facts.second_clusters),
             "stability": lambda: _rows_of(_stability(facts)),
@@ -145,7 +145,7 @@ class ImageColumns:
 
     def _thumbnails(self, at: slice) -> list[dict[str, Any]]:
         images = self._facts.images
-        paths = images.paths()[at].to_pylist()
+        paths = images.path_chunks()[at].to_pylist()
         pictures: list[dict[str, Any]] = []
         for image_id, path in zip(range(at.start, at.stop), paths, strict=True):
             data, _ = thumbnail(images[image_id], THUMBNAIL_SIDE)

@@ -87,7 +87,11 @@ def pick_images(
         reasons=REASONS,
     )
     names = names_at(past.folder, facts.epoch)
-    images = [_described(facts, one.image_id, one.reason, names) for one in chosen]
+    paths = facts.images.path_chunks()
+    images = [
+        _described(facts, one.image_id, paths[one.image_id].as_py(), one.reason, names)
+        for one in chosen
+    ]
     if out is not None:
         _write(past, out, facts.epoch, images, names)
     num_candidates = int(is_candidate_N.sum())
@@ -112,7 +116,7 @@ def _margins(facts: ImageFacts) -> NDArray[np.float32]:
 
 
 def _described(
-    facts: ImageFacts, image_id: int, reason: Reason, names: dict[int, ClusterName]
+    facts: ImageFacts, image_id: int, path: str, reason: Reason, names: dict[int, ClusterName]
 ) -> PickedImage:
     cluster = int(facts.labels.cluster_N[image_id])
     second = int(facts.second_clusters[image_id])
@@ -122,7 +126,6 @@ def _described(
         "border": f"between clusters {_named(cluster, names)} and {_named(second, names)}",
         "outlier": f"unlike all others (outlier {outlier:.3f})",
     }[reason]
-    path = facts.images.paths()[image_id].as_py()
     return PickedImage(image_id, path, cluster, second, outlier, reason, why)
 
 

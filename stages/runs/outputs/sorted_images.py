@@ -145,7 +145,7 @@ def _members(facts: ImageFacts, request: SortRequest) -> Iterator[NDArray[np.int
 def _rows(
     facts: ImageFacts, cluster: int, name: str | None, member_M: NDArray[np.int64], files: list[str]
 ) -> dict[str, object]:
-    paths = facts.images.paths()
+    paths = facts.images.path_chunks()
     return {
         "image_id": member_M,
         "path": [paths[int(image_id)].as_py() for image_id in member_M],
@@ -164,7 +164,7 @@ class _Writer:
     ) -> None:
         bands = request.bands or facts.images.bands
         self._images = ShownImages(facts.images.folder, bands)
-        self._paths = facts.images.paths()
+        self._paths = facts.images.path_chunks()
         self._originals = originals
         self._out = out
         self._how: How = request.how
@@ -211,7 +211,7 @@ class _Writer:
         original = self._original(image_id)
         if original is None:
             file = folder / f"{number}-{safe_name(_stem(path))}"
-            name = _write_pixels(self._images.verified(image_id), file)
+            name = write_pixels(self._images.verified(image_id), file)
             self.num_decoded += 1
             self.decoded_kinds.add(Path(name).suffix)
             return name
@@ -249,7 +249,7 @@ def _link(original: Path, file: Path) -> bool:
     return True
 
 
-def _write_pixels(pixels_HWC: NDArray[np.uint8], file: Path) -> str:
+def write_pixels(pixels_HWC: NDArray[np.uint8], file: Path) -> str:
     """Write pixels as PNG or, if that does not hold their channels, as an array; return the name.
 
     Args:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
+from deepcluster_core.artifacts import outputs
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.outputs import (
     FeaturesArray,
@@ -46,6 +47,24 @@ def test_whole_files__nothing_is_left_of_a_block_that_fails(
         a.mkdir()
         b.write_text("half")
         raise stop
+
+    assert names(tmp_path) == set()
+
+
+def test_whole_files__nothing_is_left_if_one_cannot_be_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        if path.name == "a.part":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(outputs, "sync", full)
+
+    writing = whole_files(tmp_path / "a", tmp_path / "b")
+    for part in writing.__enter__():
+        part.write_text("whole")
+    with pytest.raises(ArtifactError, match="No space left"):
+        writing.__exit__(None, None, None)
 
     assert names(tmp_path) == set()
 

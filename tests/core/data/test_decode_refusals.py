@@ -130,7 +130,10 @@ def test_decode__npy_without_channel_axis() -> None:
     values_HW = np.arange(42, dtype=np.uint8).reshape(6, 7)
 
     assert np.array_equal(pixels_of(npy_of(values_HW), channels=1)[..., 0], values_HW)
-    assert "array of 1 channels, not 3" in reason(npy_of(values_HW))
+    colours_HWC = pixels_of(npy_of(values_HW), channels=3)
+    assert np.array_equal(colours_HWC, np.stack([values_HW] * 3, axis=-1)), "as from a grey PNG"
+    five_HWC = np.zeros((4, 4, 5), np.uint8)
+    assert "NPY of 5 channels, not 3: dataset.channels: 5 reads it" in reason(npy_of(five_HWC))
 
 
 def test_decode__npy_fortran_order_and_version_2() -> None:

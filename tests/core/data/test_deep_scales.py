@@ -60,6 +60,14 @@ def test_scales__one_scale_for_all_pictures_and_one_for_each_channel() -> None:
     assert max(scale.below + scale.above) < 0.0012, "one of a thousand, of 1,800"
 
 
+def test_scales__not_of_a_picture_that_is_all_transparent() -> None:
+    measurement = Measurement()
+    none_shown_HW = np.zeros((30, 30), np.bool_)
+    measurement.add("integers, 3 channels", sample(values(30, 30, 3), none_shown_HW))
+
+    assert measurement.scales().by_kind == {}
+
+
 def test_scales__few_bright_pixels_on_a_uniform_ground() -> None:
     values_HWC = np.full((100, 100, 1), 7, np.uint16)
     values_HWC[3, 3] = 900

@@ -15,6 +15,7 @@ from deepcluster_core.report.image_map import (
     NONE,
     EpochPoints,
     ImageMap,
+    classes_of_points,
     drawn,
     epoch_counts,
     last_changes,
@@ -190,3 +191,16 @@ def test_make_atlas__none_rather_than_a_handful() -> None:
     found = make_atlas(Noise(), np.arange(3000), budget=500, generator=np.random.default_rng(0))
 
     assert found is None
+
+
+def test_classes_of_points__have_numbers_of_their_own() -> None:
+    class_N = np.array([0, 0, 0, 70_000, 70_000, 5, -1])
+    names = [f"class {number}" for number in range(70_001)]
+
+    class_P, shown, common = classes_of_points(class_N, names, np.array([4, 5, 6]), coloured=2)
+
+    assert shown == ["class 0", "class 5", "class 70000"], "no others: there are too many"
+    assert class_P is not None
+    assert class_P.tolist() == [2, 1, -1]
+    assert common == [0, 2], "the most frequent of all images"
+    assert classes_of_points(class_N, [], np.array([4]), coloured=2) == (None, [], [])

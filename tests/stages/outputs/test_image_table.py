@@ -5,6 +5,7 @@ These programs are imported by the tests that use them, because each takes a sec
 
 import json
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +24,7 @@ from stages.runs.cluster_names import name_cluster
 from stages.runs.image_facts import ImageFacts
 from stages.runs.outputs.image_table import COLUMNS, TableRequest, write_image_table
 from stages.runs.past_run import PastRun
+from stages.runs.run_images import RunImages
 from tests.support.recipes import write_recipe
 
 EVERYTHING = TableRequest(embedding=True, thumbnails=True)
@@ -239,3 +241,14 @@ def test_run_table__is_the_same_frame(past: PastRun, table: Path) -> None:
     for name in COLUMNS:
         np.testing.assert_array_equal(found[name].fillna("none"), wanted[name].fillna("none"))
     np.testing.assert_array_equal(found["embedding"].iloc[5], wanted["embedding"].iloc[5])
+
+
+def test_second_clusters__have_images(past: PastRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = ImageFacts.of(past, None)
+    often = int(np.bincount(facts.second_clusters).argmax())
+    cluster_N = facts.labels.cluster_N.copy()
+    cluster_N[cluster_N == often] = (often + 1) % facts.labels.k
+    emptied = replace(facts.labels, cluster_N=cluster_N)
+    monkeypatch.setattr(RunImages, "labels_of", lambda *_: emptied)
+
+    assert often not in ImageFacts.of(past, None).second_clusters

@@ -64,7 +64,7 @@ def test_sort_images__links_to_pictures_that_are_relative_links_can_be_opened(
 
     images = [path for path in files(tmp_path / "out") if path.suffix != ".parquet"]
     assert len(images) == 241, "`files` leaves out links that lead nowhere"
-    assert {path.stat().st_nlink for path in images} == {2}
+    assert min(path.stat().st_nlink for path in images) >= 2
 
 
 def test_sort_images__links_that_cannot_be_made_are_copies(
