@@ -223,7 +223,7 @@ def classes_of_points(
     class_P = class_N[id_P]
     kept = np.union1d(class_P[class_P >= 0], np.asarray(common, class_N.dtype))
     number_P = np.where(class_P < 0, -1, np.searchsorted(kept, class_P))
-    return number_P, [names[one] for one in kept.tolist()], np.searchsorted(kept, common).tolist()
+    return number_P, [names[int(one)] for one in kept], np.searchsorted(kept, common).tolist()
 
 
 def common_classes(class_N: Ints | None, count: int) -> list[int]:
