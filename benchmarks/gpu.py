@@ -87,7 +87,7 @@ def _chosen(only: Sequence[str] | None) -> list[Line]:
     """Return the lines that were asked for, in order; a whole name stands for its line alone.
 
     Raises:
-        BenchmarkError: there is no such line.
+        BenchmarkError: no line has such a name.
     """
     if only is None:
         return list(LINES)

@@ -285,7 +285,7 @@ def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Imag
     own = (
         range(numbers[0] * size, min((numbers[-1] + 1) * size, num_images)) if numbers else range(0)
     )
-    given = open_given(path, num_images, pictures.path_chunks, rows=own, scratch=context.scratch)
+    given = open_given(path, num_images, pictures.paths, rows=own, scratch=context.scratch)
 
     def batches() -> Iterator[NDArray[np.float32]]:
         for number in numbers:

@@ -30,6 +30,11 @@ def about_of_csv(out: Path) -> Path:
     return out.with_suffix(".about.json")
 
 
+def files_of_table(out: Path) -> list[Path]:
+    """Return the files of a table: itself and, as CSV has no metadata, `about_of_csv`."""
+    return [out, about_of_csv(out)] if out.suffix == ".csv" else [out]
+
+
 def write_about(path: Path, about: Mapping[str, Any]) -> None:
     """Write what a CSV file was made from to the file beside it."""
     text = json.dumps({ABOUT: about}, indent=2)

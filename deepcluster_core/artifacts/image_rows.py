@@ -275,13 +275,8 @@ class TextByImage:
                     pieces.append(batch[column].cast(pa.string()))
         self._text = pa.chunked_array(pieces, pa.string())
 
-    def in_order(self) -> pa.StringArray:
-        """Return the texts of all images in the order of image_id."""
-        chunks = self.chunks_in_order().chunks
-        return pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
-
-    def chunks_in_order(self) -> pa.ChunkedArray:
-        """Return the texts as `in_order`, in pieces that together may exceed 2 GiB."""
+    def in_order(self) -> pa.ChunkedArray:
+        """Return the texts in the order of image_id, in pieces that together may exceed 2 GiB."""
         return self._text if self._row_N is None else self._text.take(pa.array(self._row_N))
 
     def __getitem__(self, image_id: int) -> str:

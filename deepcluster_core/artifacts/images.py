@@ -166,13 +166,9 @@ class Images:
             )
             return decoded.pixels_HWC
 
-    def paths(self) -> pa.StringArray:
+    def paths(self) -> pa.ChunkedArray:
         """Return the path of each image in its source, in the order of image_id."""
         return self._paths.in_order()
-
-    def path_chunks(self) -> pa.ChunkedArray:
-        """Return the same as `paths`, in pieces that together may exceed 2 GiB."""
-        return self._paths.chunks_in_order()
 
     @cached_property
     def _paths(self) -> TextByImage:

@@ -242,7 +242,7 @@ def label_frame(folder: Path, images: Path) -> "pd.DataFrame":
         frame = frame.sort_values("image_id", ignore_index=True)
     if not has_paths:
         texts = TextByImage(images / INDEX, "path", stage="index")
-        frame.insert(1, "path", texts.chunks_in_order().to_pandas())
+        frame.insert(1, "path", texts.in_order().to_pandas())
     return frame
 
 

@@ -262,7 +262,7 @@ class RunContents:
     def paths(self) -> list[str]:
         """The path of each image in its source."""
         with self._lock:
-            return self.images.path_chunks().to_pylist()
+            return self.images.paths().to_pylist()
 
     @cached_property
     def folded_paths(self) -> list[str]:

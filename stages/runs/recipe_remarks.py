@@ -14,8 +14,8 @@ def recipe_remarks(recipe: Recipe, num_images: int) -> Iterator[str]:
     if not recipe.trains:
         return
     train = recipe.train
-    # Compared with the default, because the saved recipe of a run has every key. It is no error,
-    # because recipes for one view have it, and views can be set for any recipe.
+    # Compared with the default, because the saved recipe of a run has every key. It is not an
+    # error, because recipes for one view have it, and views can be set for any recipe.
     if train.views is not None and train.crop_area != _DEFAULT_AREA:
         yield (
             f"train.crop_area: {list(train.crop_area)} is not read with train.views, whose kinds "

@@ -80,7 +80,7 @@ def find_duplicates(
     suggested = suggested_threshold(facts.neighbours)
     used = suggested if threshold is None else threshold
     found = duplicate_groups(facts.neighbours, threshold=used)
-    paths = facts.images.path_chunks()
+    paths = facts.images.paths()
     groups = [
         [_image(facts, image_id, paths[image_id].as_py()) for image_id in image_ids]
         for image_ids in _best_first(facts, found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts.about_files import about_of_csv, write_about
+from deepcluster_core.artifacts.about_files import files_of_table, write_about
 from deepcluster_core.artifacts.file_names import in_clustering
 from deepcluster_core.artifacts.image_tables import EMBEDDING, IMAGE, image_table
 from deepcluster_core.artifacts.outputs import whole_files
@@ -80,7 +80,7 @@ class ImageColumns:
         self._made: dict[str, Rows] = {}
         self._makers: dict[str, Callable[[], Rows]] = {
             "image_id": lambda: _rows_of(np.arange(len(facts.labels.cluster_N))),
-            "path": lambda: facts.images.path_chunks().__getitem__,
+            "path": lambda: facts.images.paths().__getitem__,
             "cluster_name": lambda: self._names_of,
             "second_cluster": lambda: _rows_of(facts.second_clusters),
             "stability": lambda: _rows_of(_stability(facts)),
@@ -145,7 +145,7 @@ class ImageColumns:
 
     def _thumbnails(self, at: slice) -> list[dict[str, Any]]:
         images = self._facts.images
-        paths = images.path_chunks()[at].to_pylist()
+        paths = images.paths()[at].to_pylist()
         pictures: list[dict[str, Any]] = []
         for image_id, path in zip(range(at.start, at.stop), paths, strict=True):
             data, _ = thumbnail(images[image_id], THUMBNAIL_SIDE)
@@ -193,8 +193,7 @@ def write_image_table(
     columns = ImageColumns(facts, request.method)
     names = _chosen(columns.all_names, request, out)
     about = _about(past, out, facts, columns, request.method)
-    files = [out, about_of_csv(out)] if out.suffix == ".csv" else [out]
-    with whole_files(*files) as (part, *about_part), ExitStack() as stack:
+    with whole_files(*files_of_table(out)) as (part, *about_part), ExitStack() as stack:
         dim = _check_features(facts, names)
         for path in about_part:
             write_about(path, about)

@@ -87,7 +87,7 @@ def pick_images(
         reasons=REASONS,
     )
     names = names_at(past.folder, facts.epoch)
-    paths = facts.images.path_chunks()
+    paths = facts.images.paths()
     images = [
         _described(facts, one.image_id, paths[one.image_id].as_py(), one.reason, names)
         for one in chosen

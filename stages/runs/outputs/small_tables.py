@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deepcluster_core.artifacts.about_files import about_of_csv, write_about
+from deepcluster_core.artifacts.about_files import files_of_table, write_about
 from deepcluster_core.artifacts.image_tables import image_table
 from deepcluster_core.artifacts.outputs import check_free, whole_files
 from stages.runs.outputs.origin import origin
@@ -21,7 +21,7 @@ def check_small_table(past: PastRun, out: Path) -> None:
         ArtifactError: `out`, or the file beside a CSV table, exists.
     """
     past.check_out(out, SUFFIXES)
-    check_free(*_files(out))
+    check_free(*files_of_table(out))
 
 
 def write_small_table(
@@ -49,7 +49,7 @@ def write_small_table(
     about = origin(past, out, labels=past.whole("labels", epoch)) | {"command": command}
     values = [[*column] for column in zip(*rows, strict=True)] or [[] for _ in columns]
     by_column = dict(zip(columns, values, strict=True))
-    with whole_files(*_files(out)) as (part, *about_part):
+    with whole_files(*files_of_table(out)) as (part, *about_part):
         if out.suffix == ".txt":
             text = "".join(f"{path}\n" for path in by_column["path"])
             part.write_text(text, encoding="utf-8")
@@ -58,7 +58,3 @@ def write_small_table(
             write_about(path, about)
         with image_table(part, columns, about, suffix=out.suffix) as table:
             table.add(by_column)
-
-
-def _files(out: Path) -> list[Path]:
-    return [out, about_of_csv(out)] if out.suffix == ".csv" else [out]

@@ -145,7 +145,7 @@ def _members(facts: ImageFacts, request: SortRequest) -> Iterator[NDArray[np.int
 def _rows(
     facts: ImageFacts, cluster: int, name: str | None, member_M: NDArray[np.int64], files: list[str]
 ) -> dict[str, object]:
-    paths = facts.images.path_chunks()
+    paths = facts.images.paths()
     return {
         "image_id": member_M,
         "path": [paths[int(image_id)].as_py() for image_id in member_M],
@@ -164,7 +164,7 @@ class _Writer:
     ) -> None:
         bands = request.bands or facts.images.bands
         self._images = ShownImages(facts.images.folder, bands)
-        self._paths = facts.images.path_chunks()
+        self._paths = facts.images.paths()
         self._originals = originals
         self._out = out
         self._how: How = request.how
