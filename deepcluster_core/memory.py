@@ -8,6 +8,7 @@ import atexit
 import ctypes
 import gc
 import platform
+import sys
 from functools import cache
 
 # mallopt's options, from glibc's malloc.h
@@ -55,4 +56,10 @@ def collect_seldom() -> None:
     images (AMD EPYC with AVX2). A file left open in a cycle of objects would not be flushed.
     """
     gc.set_threshold(50_000, 20, 50)
-    atexit.register(gc.freeze)
+    atexit.register(_freeze)
+
+
+def _freeze() -> None:
+    # Triton's library prints warnings at the end about its objects that were not collected.
+    if "triton" not in sys.modules:
+        gc.freeze()

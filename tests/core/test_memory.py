@@ -91,3 +91,13 @@ def test_collect_seldom__leaves_what_is_there_at_the_end_to_the_system(
     found = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert found.stdout == printed
+
+
+def test_collect_seldom__triton_has_nothing_to_warn_of() -> None:
+    pytest.importorskip("triton")
+    program = "from deepcluster_core.memory import collect_seldom\ncollect_seldom()\nimport triton"
+    command = [sys.executable, "-c", program]
+
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert found.stderr == ""
